@@ -2,6 +2,7 @@ package storage
 
 import (
 	"slices"
+	"strings"
 
 	promlabels "github.com/prometheus/prometheus/model/labels"
 )
@@ -95,4 +96,18 @@ type ExemplarQuery struct {
 type ExemplarSeries struct {
 	Labels    Labels
 	Exemplars []Exemplar
+}
+
+// FormatSelector renders matchers as a PromQL selector, `{}` for none.
+func FormatSelector(ms []*Matcher) string {
+	var b strings.Builder
+	b.WriteByte('{')
+	for i, m := range ms {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString(m.String())
+	}
+	b.WriteByte('}')
+	return b.String()
 }
