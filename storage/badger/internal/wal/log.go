@@ -249,8 +249,8 @@ func (l *Log) TruncateBefore(lsn uint64) error {
 // Size is the number of bytes of all segments.
 func (l *Log) Size() int64 { return l.size.Load() }
 
-// LastLSN is the LSN of the last record acknowledged or recovered; 0 before the
-// first.
+// LastLSN is the LSN before the next record's: that of the last record
+// acknowledged or recovered, or what AdvanceLSN raised it to; 0 before the first.
 func (l *Log) LastLSN() uint64 { return l.last.Load() }
 
 // Segments lists the segments, oldest first. The caller owns the slice.

@@ -199,7 +199,7 @@ func (r *recovery) segment(s SegmentInfo, limit uint64, last bool) (err error) {
 	}
 	r.report.Segments++
 	r.report.Bytes += s.Bytes
-	if copies == 0 {
+	if copies == 0 || (last && s.Bytes < headerBytes) {
 		return r.headerless(f, s, limit, last)
 	}
 	res, err := newScanner(f, s.Bytes, h, limit).run(r.emit)
@@ -208,7 +208,7 @@ func (r *recovery) segment(s SegmentInfo, limit uint64, last bool) (err error) {
 	}
 	r.next = res.next
 	holes := res.holes
-	if copies == 1 && s.Bytes >= headerBytes {
+	if copies == 1 {
 		holes = append(holes, hole{first: 1, reason: "one of two headers unreadable"})
 	}
 	tail := s.Bytes - res.end

@@ -59,11 +59,6 @@ func holdsNothing(f io.ReaderAt, size int64) (bool, error) {
 // left without frames stays: its name remembers the next LSN.
 func (r *recovery) cut(s SegmentInfo, res scanResult) error {
 	s.LastLSN = res.next - 1
-	if s.Bytes < headerBytes {
-		// One copy of the header is there and the other was cut short.
-		r.dirty = true
-		return r.fs.Remove(s.Path)
-	}
 	if s.Bytes > res.end {
 		f, err := r.fs.OpenAppend(s.Path)
 		if err != nil {
@@ -208,15 +203,17 @@ func (w *segmentCopy) flush() error {
 // process before had written without syncing: records that were replayed must not
 // vanish below later ones that are synced.
 func (r *recovery) settle(mode SyncMode) error {
-	if n := len(r.segments); n > 0 && mode == SyncAlways {
-		f, err := r.fs.OpenAppend(r.segments[n-1].Path)
-		if err != nil {
-			return err
+	if mode == SyncAlways {
+		for _, s := range r.segments {
+			f, err := r.fs.OpenAppend(s.Path)
+			if err != nil {
+				return err
+			}
+			if err := errors.Join(f.Sync(), f.Close()); err != nil {
+				return err
+			}
 		}
-		if err := errors.Join(f.Sync(), f.Close()); err != nil {
-			return err
-		}
-		r.dirty = true
+		r.dirty = r.dirty || len(r.segments) > 0
 	}
 	if r.dirty {
 		if err := r.fs.SyncDir(r.dir); err != nil {
