@@ -1,0 +1,75 @@
+# Luminate: what a developer runs. Every target works on a fresh clone with Go,
+# make and git; ClickHouse tests also need npm (see README).
+GO       ?= go
+BIN      := bin
+PKGS     ?= ./...
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS  := -s -w -X main.version=$(VERSION)
+TESTFLAGS?= -timeout 20m
+# The race detector needs a C compiler; without one the tests run without it.
+RACE     := $(shell command -v $${CC:-cc} >/dev/null 2>&1 && echo -race)
+# golangci-lint is built from its module once, into bin/.
+LINT_VERSION := v2.12.0
+
+.PHONY: all build run test short check fmt vet lint e2e bench bench-compare fuzz chaos load soak cover clean prometheus promtool
+
+all: build
+
+build: ## Build the binaries into bin/
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
+
+run: ## Run a server on 127.0.0.1:8080 with its data in ./data
+	$(GO) run -ldflags '$(LDFLAGS)' ./cmd/luminate serve
+
+test: prometheus ## All tests, with the race detector where a C compiler is found
+	$(GO) test $(RACE) $(TESTFLAGS) $(PKGS)
+
+short: ## The quick tests, without the race detector
+	$(GO) test -short $(TESTFLAGS) $(PKGS)
+
+e2e: prometheus promtool ## The long tests: real Prometheus, upstream PromQL scripts on ClickHouse, rollouts
+	$(GO) test -tags e2e -timeout 60m $(PKGS)
+
+check: fmt vet lint test ## What every commit passes
+
+fmt:
+	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "not gofmt'ed:"; echo "$$out"; exit 1; fi
+
+vet:
+	$(GO) vet ./...
+	$(GO) vet -tags e2e ./...
+
+lint: $(BIN)/golangci-lint
+	$(BIN)/golangci-lint run ./...
+
+$(BIN)/golangci-lint:
+	GOBIN=$(CURDIR)/$(BIN) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
+
+# A real Prometheus for the tests, from its module, built once into GOBIN (about three minutes, then cached).
+PROM_VERSION := v0.316.0
+GOBIN_DIR := $(or $(shell $(GO) env GOBIN),$(shell $(GO) env GOPATH)/bin)
+prometheus: $(GOBIN_DIR)/prometheus
+$(GOBIN_DIR)/prometheus:
+	$(GO) install -tags remove_all_sd,netgo github.com/prometheus/prometheus/cmd/prometheus@$(PROM_VERSION)
+promtool: $(GOBIN_DIR)/promtool
+$(GOBIN_DIR)/promtool:
+	$(GO) install -tags remove_all_sd,netgo github.com/prometheus/prometheus/cmd/promtool@$(PROM_VERSION)
+
+bench: ## Go benchmarks, fit for benchstat
+	$(GO) test -run '^$$' -bench . -benchmem $(PKGS)
+
+bench-compare: build prometheus ## Luminate beside Prometheus on the same bytes; BENCHFLAGS for luminate-bench
+	$(BIN)/luminate-bench compare $(BENCHFLAGS)
+
+FUZZTIME ?= 30s
+fuzz: ## Every fuzz target for FUZZTIME
+	@set -e; for pkg in $$($(GO) list ./...); do dir=$$($(GO) list -f '{{.Dir}}' $$pkg); \
+	  for f in $$(grep -ho '^func Fuzz[A-Za-z0-9_]*' $$dir/*_test.go 2>/dev/null | sed 's/func //' | sort -u); do \
+	    echo "== $$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$pkg; done; done
+
+cover: ## Coverage of statements, by package and in all
+	$(GO) test -coverprofile=coverage.out -coverpkg=./... $(TESTFLAGS) $(PKGS)
+	$(GO) tool cover -func=coverage.out | tail -1
+
+clean:
+	rm -rf $(BIN) coverage.out
