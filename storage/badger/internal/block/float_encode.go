@@ -245,19 +245,24 @@ func fillExceptions(xs []int64, except []int) {
 	}
 }
 
-// assemble writes the block: header, column counts and references, packed bits, the (compressed) section, checksum.
-func (e *Encoder) assemble(dst []byte, flags byte, h Header) []byte {
+// compress returns the section of descriptors and varints, compressed when that makes it shorter, and the flag for it.
+func (e *Encoder) compress() (section []byte, flags byte) {
 	e.section = append(append(e.section[:0], e.ints.desc...), e.ints.varint...)
-	body := e.section
-	if len(body) >= minCompress {
-		e.frame = e.zstd.EncodeAll(body, e.frame[:0])
-		if len(e.frame) < len(body) {
-			body = e.frame
-			flags |= flagZstd
-		}
+	if len(e.section) < minCompress {
+		return e.section, 0
 	}
+	e.frame = e.zstd.EncodeAll(e.section, e.frame[:0])
+	if len(e.frame) >= len(e.section) {
+		return e.section, 0
+	}
+	return e.frame, flagZstd
+}
+
+// assemble writes the block: header, column counts and references, packed bits, the section, checksum.
+func (e *Encoder) assemble(dst []byte, flags byte, h Header) []byte {
+	body, compressed := e.compress()
 	from := len(dst)
-	dst = appendHeader(dst, kindFloat, flags, h)
+	dst = appendHeader(dst, kindFloat, flags|compressed, h)
 	dst = append(dst, byte(len(e.columns)))
 	for _, ts := range e.columns {
 		dst = binary.AppendUvarint(dst, uint64(len(ts)))
