@@ -44,6 +44,7 @@ type RecoveryReport struct {
 	// TornBytes were cut from the end of the last segment: a group that was being
 	// written when the process died and was never acknowledged, or damage to the
 	// very last record, which cannot be told from it.
+	// TornFile is set also when the segment was still empty (0 bytes).
 	TornBytes int64
 	TornFile  string
 	// Damages are told once, by the start that finds them.
@@ -215,6 +216,12 @@ func (r *recovery) segment(s SegmentInfo, limit uint64, last bool) (err error) {
 	if last && !res.gaveUp {
 		if tail != 0 {
 			r.torn(s, tail)
+		}
+		if copies == 1 && res.frames == 0 {
+			// The power went before the first group was synced.
+			r.report.TornFile = filepath.Base(s.Path)
+			r.dirty = true
+			return r.fs.Remove(s.Path)
 		}
 		if len(holes) > 0 {
 			return r.repair(s, h, limit, holes)

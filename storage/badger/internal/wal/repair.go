@@ -19,10 +19,8 @@ func (r *recovery) headerless(f *os.File, s SegmentInfo, limit uint64, last bool
 			return err
 		}
 		if empty {
-			if s.Bytes > 0 {
-				r.torn(s, s.Bytes)
-				r.skip = 0 // a header or zeros: no record can have been there
-			}
+			r.torn(s, s.Bytes)
+			r.skip = 0 // no record can have been there
 			r.dirty = true
 			return r.fs.Remove(s.Path)
 		}
@@ -33,14 +31,15 @@ func (r *recovery) headerless(f *os.File, s SegmentInfo, limit uint64, last bool
 	}})
 }
 
-// holdsNothing tells whether a file without a header never held a record: it is
-// not longer than a header, or it is all zeros, as delayed allocation leaves it.
+// holdsNothing tells whether a file without a header holds no byte of a record:
+// it is not longer than a header, or goes on with zeros, as delayed allocation
+// leaves a file that was never synced.
 func holdsNothing(f io.ReaderAt, size int64) (bool, error) {
 	if size <= headerBytes {
 		return true, nil
 	}
 	buf := make([]byte, 64<<10)
-	for off := int64(0); off < size; {
+	for off := int64(headerBytes); off < size; {
 		part := buf[:min(int64(len(buf)), size-off)]
 		if _, err := f.ReadAt(part, off); err != nil {
 			return false, fmt.Errorf("read at %d: %w", off, err)

@@ -110,7 +110,7 @@ func (r *SnapshotReader) begin(name string) error {
 		return err
 	}
 	if r.r == nil {
-		r.r = bufio.NewReaderSize(r.f, windowBytes)
+		r.r = bufio.NewReaderSize(r.f, int(min(r.size, windowBytes)))
 	} else {
 		r.r.Reset(r.f)
 	}
