@@ -1,0 +1,105 @@
+package remote
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/golang/snappy"
+	"github.com/prometheus/prometheus/prompb"
+	writev2 "github.com/prometheus/prometheus/prompb/io/prometheus/write/v2"
+)
+
+// benchLabels are eight labels of about 190 bytes, as a scraped series has them.
+func benchLabels(i int) []prompb.Label {
+	return []prompb.Label{
+		{Name: "__name__", Value: fmt.Sprintf("http_server_requests_seconds_total_%02d", i%50)},
+		{Name: "customer_id", Value: fmt.Sprintf("customer-%05d", i%20000)},
+		{Name: "endpoint", Value: fmt.Sprintf("/api/v1/resources/%02d", i%17)},
+		{Name: "instance", Value: fmt.Sprintf("10.20.%d.%d:9100", i/200%200, i%200)},
+		{Name: "job", Value: fmt.Sprintf("production/api-%02d", i%23)},
+		{Name: "region", Value: fmt.Sprintf("eu-central-%d", i%4)},
+		{Name: "serial", Value: fmt.Sprintf("%08x", i*2654435761)},
+		{Name: "status", Value: fmt.Sprintf("%d00", 2+i%3)},
+	}
+}
+
+func benchV1(n int) []byte {
+	var req prompb.WriteRequest
+	for i := range n {
+		req.Timeseries = append(req.Timeseries, prompb.TimeSeries{
+			Labels:  benchLabels(i),
+			Samples: []prompb.Sample{{Value: float64(i) * 1.25, Timestamp: 1_790_000_000_000}},
+		})
+	}
+	b, err := req.Marshal()
+	if err != nil {
+		panic(err)
+	}
+	return b
+}
+
+func benchV2(n int) []byte {
+	table := writev2.NewSymbolTable()
+	req := writev2.Request{}
+	for i := range n {
+		var refs []uint32
+		for _, l := range benchLabels(i) {
+			refs = append(refs, table.Symbolize(l.Name), table.Symbolize(l.Value))
+		}
+		req.Timeseries = append(req.Timeseries, writev2.TimeSeries{
+			LabelsRefs: refs,
+			Samples:    []writev2.Sample{{Value: float64(i) * 1.25, Timestamp: 1_790_000_000_000, StartTimestamp: 1_780_000_000_000}},
+			Metadata:   writev2.Metadata{Type: writev2.Metadata_METRIC_TYPE_COUNTER, HelpRef: table.Symbolize("Requests served.")},
+		})
+	}
+	req.Symbols = table.Symbols()
+	b, err := req.Marshal()
+	if err != nil {
+		panic(err)
+	}
+	return b
+}
+
+// BenchmarkDecode measures what stands between the socket and the store for a
+// request of 2,000 samples: decompression and decoding into a batch.
+func BenchmarkDecode(b *testing.B) {
+	const samples = 2000
+	cfg := DefaultConfig()
+	for _, bm := range []struct {
+		name   string
+		raw    []byte
+		decode func(*decoder, []byte) error
+	}{
+		{"v1", benchV1(samples), (*decoder).decodeV1},
+		{"v2", benchV2(samples), (*decoder).decodeV2},
+	} {
+		body := snappy.Encode(nil, bm.raw)
+		b.Run(bm.name+"/protobuf", func(b *testing.B) {
+			var d decoder
+			b.ReportAllocs()
+			for b.Loop() {
+				d.reset(cfg.Shape, cfg.MaxBatchBytes)
+				if err := bm.decode(&d, bm.raw); err != nil || len(d.batch.Samples) != samples {
+					b.Fatal(err, len(d.batch.Samples))
+				}
+			}
+			b.ReportMetric(samples*float64(b.N)/b.Elapsed().Seconds(), "samples/s")
+		})
+		b.Run(bm.name+"/snappy+protobuf", func(b *testing.B) {
+			var d decoder
+			var buf []byte
+			var err error
+			b.ReportAllocs()
+			for b.Loop() {
+				if buf, err = decodeSnappy(buf, body, cfg.MaxDecodedBytes); err != nil {
+					b.Fatal(err)
+				}
+				d.reset(cfg.Shape, cfg.MaxBatchBytes)
+				if err := bm.decode(&d, buf); err != nil || len(d.batch.Samples) != samples {
+					b.Fatal(err, len(d.batch.Samples))
+				}
+			}
+			b.ReportMetric(samples*float64(b.N)/b.Elapsed().Seconds(), "samples/s")
+		})
+	}
+}

@@ -1,0 +1,93 @@
+package remote
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net/http"
+
+	"github.com/golang/snappy"
+
+	"github.com/luminate/luminate/storage"
+)
+
+// maxSnappyRatio is more than the block format can reach: a copy of 64 bytes takes
+// three, so what claims more than 22 times its size is not snappy, and needs no
+// memory to find out.
+const maxSnappyRatio = 22
+
+// readBody reads the whole body into dst's memory, at most limit bytes. A larger
+// body is KindTooLarge, one that breaks off KindInvalid.
+func readBody(r *http.Request, dst []byte, limit int64) ([]byte, error) {
+	tooLarge := func() error {
+		return storage.LimitErrorf(storage.KindTooLarge, "read body", "max-body-bytes", "remote.maxBodyBytes",
+			"the body has more than %d bytes", limit)
+	}
+	if r.ContentLength > limit {
+		return dst, tooLarge()
+	}
+	buf := bytes.NewBuffer(dst[:0])
+	if r.ContentLength > 0 {
+		buf.Grow(int(r.ContentLength) + bytes.MinRead)
+	}
+	n, err := buf.ReadFrom(io.LimitReader(r.Body, limit+1))
+	if n > limit {
+		return buf.Bytes(), tooLarge()
+	}
+	if err != nil {
+		return buf.Bytes(), bodyError(err)
+	}
+	return buf.Bytes(), nil
+}
+
+// bodyError gives an error of reading a body its kind.
+func bodyError(err error) error {
+	var max *http.MaxBytesError
+	if errors.As(err, &max) {
+		return storage.Errorf(storage.KindTooLarge, "read body", "the body has more than %d bytes", max.Limit)
+	}
+	if kind := storage.KindOf(err); kind != storage.KindInternal {
+		return storage.Errorf(kind, "read body", "%w", err)
+	}
+	return storage.Errorf(storage.KindInvalid, "read body", "%w", err)
+}
+
+// decodeSnappy decompresses a snappy block into dst's memory. What the block claims
+// is checked before memory is taken.
+func decodeSnappy(dst, src []byte, limit int64) ([]byte, error) {
+	invalid := func(err error) ([]byte, error) {
+		hint := ""
+		if bytes.HasPrefix(src, []byte("\xff\x06\x00\x00sNaPpY")) {
+			hint = ", this is the framed format, send the block format"
+		}
+		return dst, storage.Errorf(storage.KindInvalid, "decompress", "%w (body of %d bytes%s)", err, len(src), hint)
+	}
+	claimed, err := snappy.DecodedLen(src)
+	if err != nil {
+		return invalid(err)
+	}
+	if int64(claimed) > limit {
+		return dst, storage.LimitErrorf(storage.KindTooLarge, "decompress", "max-decoded-bytes", "remote.maxDecodedBytes",
+			"the body decompresses to %d bytes, at most %d are allowed", claimed, limit)
+	}
+	if claimed > maxSnappyRatio*len(src) {
+		return invalid(snappy.ErrCorrupt)
+	}
+	if cap(dst) < claimed {
+		dst = make([]byte, claimed)
+	}
+	out, err := snappy.Decode(dst[:cap(dst)], src)
+	if err != nil {
+		return invalid(err)
+	}
+	return out, nil
+}
+
+// claimedBytes is what a snappy block claims to decompress to, 0 if it is not one.
+func claimedBytes(src []byte) int64 {
+	n, err := snappy.DecodedLen(src)
+	if err != nil {
+		return 0
+	}
+	return int64(n)
+}

@@ -1,0 +1,165 @@
+package remote
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/prometheus/otlptranslator"
+
+	"github.com/luminate/luminate/storage"
+)
+
+// ShapeLimits bound the labels of one series. All are inclusive.
+type ShapeLimits struct {
+	Labels     int // labels of a series, the metric name among them
+	NameBytes  int // bytes of a label's name, or of the metric name
+	ValueBytes int // bytes of a label's value
+}
+
+// Config bounds what a request may cost. Sizes are bytes.
+type Config struct {
+	// MaxBodyBytes bounds the compressed body of a write or OTLP request,
+	// MaxDecodedBytes what it claims to decompress to.
+	MaxBodyBytes    int64
+	MaxDecodedBytes int64
+	// MaxBatchBytes bounds what a request takes as a batch: symbols of remote write
+	// 2.0 may stand for far more label bytes than the message has.
+	MaxBatchBytes int
+	// MaxInFlightBytes bounds the decompressed bytes of all writes under way. Above
+	// it a request waits up to QueueTimeout and is then answered with 503.
+	MaxInFlightBytes int64
+	QueueTimeout     time.Duration
+	// RetryAfter is what 429 and 503 tell the sender, unless the error knows better
+	// (it has a method RetryAfter() time.Duration). At least a second.
+	RetryAfter time.Duration
+	// Shape holds for every tenant, unless Limits, which may be nil, gives the
+	// tenant's own.
+	Shape  ShapeLimits
+	Limits func(storage.Tenant) ShapeLimits
+	// OnRefused, which may be nil, is told of what a write request was refused
+	// before it came to the store, for the tenant's list of refusals. It must not
+	// keep r's memory and must not block.
+	OnRefused func(t storage.Tenant, r Refused)
+
+	Read ReadConfig
+	OTLP OTLPConfig
+}
+
+// Refused tells of a part of a request that was refused.
+type Refused struct {
+	Reason  storage.RefusalReason
+	Count   int    // samples, histograms and exemplars
+	Message string // what and where
+}
+
+// ReadConfig bounds remote read.
+type ReadConfig struct {
+	MaxBodyBytes    int64 // of the request, compressed
+	MaxDecodedBytes int64 // of the request, decompressed
+	MaxQueries      int   // in one request
+	MaxSamples      int   // in the answer to one query; histograms count as one
+	MaxFrameBytes   int   // of a frame of the streamed response, about
+	Concurrency     int   // requests served at once; others wait
+}
+
+// OTLPConfig chooses how OTLP metrics become series; the fields are those of
+// Prometheus's `otlp` section.
+type OTLPConfig struct {
+	TranslationStrategy                  otlptranslator.TranslationStrategyOption
+	PromoteResourceAttributes            []string
+	PromoteAllResourceAttributes         bool
+	IgnoreResourceAttributes             []string // with PromoteAllResourceAttributes
+	KeepIdentifyingResourceAttributes    bool
+	ConvertHistogramsToNHCB              bool
+	PromoteScopeMetadata                 bool
+	LabelNameUnderscoreSanitization      bool
+	LabelNamePreserveMultipleUnderscores bool
+	// TargetInfoInterval is the distance of target_info samples within a request
+	// that spans time; half of it is used. Prometheus uses its lookback delta.
+	TargetInfoInterval time.Duration
+}
+
+// DefaultConfig returns Prometheus's own limits where it has any.
+func DefaultConfig() Config {
+	return Config{
+		MaxBodyBytes:     32 << 20,
+		MaxDecodedBytes:  32 << 20,
+		MaxBatchBytes:    128 << 20,
+		MaxInFlightBytes: 256 << 20,
+		QueueTimeout:     5 * time.Second,
+		RetryAfter:       5 * time.Second,
+		Shape:            ShapeLimits{Labels: 64, NameBytes: 1024, ValueBytes: 4096},
+		Read: ReadConfig{
+			MaxBodyBytes:    32 << 20,
+			MaxDecodedBytes: 32 << 20,
+			MaxQueries:      1000,
+			MaxSamples:      5e7,
+			MaxFrameBytes:   1 << 20,
+			Concurrency:     10,
+		},
+		OTLP: OTLPConfig{
+			TranslationStrategy:                  otlptranslator.UnderscoreEscapingWithSuffixes,
+			LabelNameUnderscoreSanitization:      true,
+			LabelNamePreserveMultipleUnderscores: true,
+			TargetInfoInterval:                   5 * time.Minute,
+		},
+	}
+}
+
+// maxMessageBytes bounds the size limits themselves: offsets within a batch are
+// 32 bits wide.
+const maxMessageBytes = 1 << 30
+
+// Validate joins every problem.
+func (c Config) Validate() error {
+	var errs []error
+	size := func(name string, v int64) {
+		if v <= 0 || v > maxMessageBytes {
+			errs = append(errs, fmt.Errorf("remote: %s is %d, must be 1 to %d", name, v, maxMessageBytes))
+		}
+	}
+	positive := func(name string, v int64) {
+		if v <= 0 {
+			errs = append(errs, fmt.Errorf("remote: %s is %d, must be positive", name, v))
+		}
+	}
+	size("maxBodyBytes", c.MaxBodyBytes)
+	size("maxDecodedBytes", c.MaxDecodedBytes)
+	size("maxBatchBytes", int64(c.MaxBatchBytes))
+	size("read.maxBodyBytes", c.Read.MaxBodyBytes)
+	size("read.maxDecodedBytes", c.Read.MaxDecodedBytes)
+	size("read.maxFrameBytes", int64(c.Read.MaxFrameBytes))
+	positive("queueTimeout", int64(c.QueueTimeout))
+	positive("shape.labels", int64(c.Shape.Labels))
+	positive("shape.nameBytes", int64(c.Shape.NameBytes))
+	positive("shape.valueBytes", int64(c.Shape.ValueBytes))
+	positive("read.maxQueries", int64(c.Read.MaxQueries))
+	positive("read.maxSamples", int64(c.Read.MaxSamples))
+	positive("read.concurrency", int64(c.Read.Concurrency))
+	positive("otlp.targetInfoInterval", int64(c.OTLP.TargetInfoInterval))
+	if c.MaxInFlightBytes < c.MaxDecodedBytes {
+		errs = append(errs, fmt.Errorf("remote: maxInFlightBytes is %d, must be at least maxDecodedBytes, %d", c.MaxInFlightBytes, c.MaxDecodedBytes))
+	}
+	if c.RetryAfter < time.Second {
+		errs = append(errs, fmt.Errorf("remote: retryAfter is %s, must be at least 1s", c.RetryAfter))
+	}
+	switch c.OTLP.TranslationStrategy {
+	case otlptranslator.UnderscoreEscapingWithSuffixes, otlptranslator.UnderscoreEscapingWithoutSuffixes,
+		otlptranslator.NoUTF8EscapingWithSuffixes, otlptranslator.NoTranslation:
+	default:
+		errs = append(errs, fmt.Errorf("remote: otlp.translationStrategy %q is unknown", c.OTLP.TranslationStrategy))
+	}
+	if c.OTLP.PromoteAllResourceAttributes && len(c.OTLP.PromoteResourceAttributes) > 0 {
+		errs = append(errs, errors.New("remote: otlp.promoteAllResourceAttributes and otlp.promoteResourceAttributes exclude each other"))
+	}
+	return errors.Join(errs...)
+}
+
+// shapeOf returns the limits that hold for a tenant.
+func (c *Config) shapeOf(t storage.Tenant) ShapeLimits {
+	if c.Limits != nil {
+		return c.Limits(t)
+	}
+	return c.Shape
+}
