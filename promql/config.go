@@ -1,0 +1,90 @@
+package promql
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Config bounds queries. The zero value is not usable; start from DefaultConfig.
+type Config struct {
+	// MaxConcurrent queries run at a time, MaxQueued more wait for their turn until
+	// their deadline; what is beyond is answered 503 at once.
+	MaxConcurrent int
+	MaxQueued     int
+	// Timeout ends a query; a request can only shorten it.
+	Timeout time.Duration
+	// LookbackDelta is how far back an instant selector looks for a sample.
+	LookbackDelta time.Duration
+	// SubqueryStep is the step of a subquery that names none.
+	SubqueryStep time.Duration
+	// MaxSamples bounds the samples that a query holds at a time, and those of one
+	// selection.
+	MaxSamples int
+	// MaxSeries bounds the series of one selection, 0 = no bound.
+	MaxSeries int
+	// MaxPoints bounds the steps of a range query.
+	MaxPoints int
+	// MaxResultSeries bounds the answer of series and the names and values of
+	// labels that one answer holds, 0 = no bound.
+	MaxResultSeries int
+	// ExperimentalFunctions lets the parser accept Prometheus's experimental
+	// functions (its feature flag promql-experimental-functions).
+	ExperimentalFunctions bool
+	// Planner pushes the heavy part of queries into the storage where that is exact.
+	Planner bool
+	// PlannerMinSeries is the estimated number of series below which a selection is
+	// read as it is: pushing would save nothing.
+	PlannerMinSeries uint64
+	// Info is shown by the status endpoints.
+	Info Info
+}
+
+// Info describes the running program to the status endpoints. Functions may be
+// nil; they are called for each request.
+type Info struct {
+	Version, Revision, Branch, BuildUser, BuildDate string
+	Started                                         time.Time
+	Retention                                       string            // e.g. "30d"
+	Flags                                           map[string]string // shown by status/flags
+	// ConfigYAML returns the running configuration without secrets.
+	ConfigYAML func() string
+	// AdminEnabled tells whether delete_series may run; nil means it may not.
+	AdminEnabled func() bool
+}
+
+// DefaultConfig returns Prometheus's own defaults, and bounds where it has none.
+func DefaultConfig() Config {
+	return Config{
+		MaxConcurrent:    20,
+		MaxQueued:        500,
+		Timeout:          2 * time.Minute,
+		LookbackDelta:    5 * time.Minute,
+		SubqueryStep:     time.Minute,
+		MaxSamples:       50_000_000,
+		MaxPoints:        11_000,
+		MaxResultSeries:  5_000_000,
+		Planner:          true,
+		PlannerMinSeries: 200,
+	}
+}
+
+// Validate joins every problem; it changes nothing.
+func (c *Config) Validate() error {
+	var errs []error
+	positive := func(name string, v int64) {
+		if v <= 0 {
+			errs = append(errs, fmt.Errorf("promql: %s must be positive, it is %d", name, v))
+		}
+	}
+	positive("maxConcurrent", int64(c.MaxConcurrent))
+	positive("timeout", int64(c.Timeout))
+	positive("lookbackDelta", int64(c.LookbackDelta))
+	positive("subqueryStep", int64(c.SubqueryStep))
+	positive("maxSamples", int64(c.MaxSamples))
+	positive("maxPoints", int64(c.MaxPoints))
+	if c.MaxQueued < 0 || c.MaxSeries < 0 || c.MaxResultSeries < 0 {
+		errs = append(errs, errors.New("promql: maxQueued, maxSeries and maxResultSeries must not be negative"))
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,86 @@
+// Package conformance runs Prometheus's own PromQL acceptance tests over any
+// storage.Store, through the same adapter that serves queries. Tests of the
+// backends import it; the program does not.
+package conformance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	promengine "github.com/prometheus/prometheus/promql"
+	"github.com/prometheus/prometheus/promql/promqltest"
+	promstorage "github.com/prometheus/prometheus/storage"
+
+	"github.com/luminate/luminate/promql"
+	"github.com/luminate/luminate/storage"
+)
+
+// MaxSamples is the engine's bound on samples in memory, as upstream's own run of
+// the tests has it.
+const MaxSamples = 50_000
+
+// Run runs every built-in test file and logs "passed/all". newStore is called for
+// a fresh, empty store at each `clear` of a file; the store must take samples of
+// 1970 and before. Run closes it.
+func Run(t *testing.T, newStore func(testing.TB) storage.Store) {
+	RunWithEngine(t, promqltest.NewTestEngine(t, false, 5*time.Minute, MaxSamples), newStore)
+}
+
+// RunWithEngine is Run with another engine.
+func RunWithEngine(t *testing.T, engine promengine.QueryEngine, newStore func(testing.TB) storage.Store) {
+	t.Helper()
+	files := &counter{T: t}
+	promqltest.RunBuiltinTestsWithStorage(files, engine, func(tb testing.TB) promstorage.Storage {
+		return NewStorage(newStore(tb))
+	})
+	t.Logf("promqltest: %d/%d files passed", files.passed, files.all)
+}
+
+// counter counts the subtests that promqltest starts, one for each file.
+type counter struct {
+	*testing.T
+	all, passed int
+}
+
+// Run implements promqltest.TBRun.
+func (c *counter) Run(name string, f func(*testing.T)) bool {
+	c.all++
+	ok := c.T.Run(name, f)
+	if ok {
+		c.passed++
+	}
+	return ok
+}
+
+// tenant is the tenant whose data the tests write and read.
+var tenant = storage.MustTenant("promqltest")
+
+// Storage is a Store as Prometheus's storage interface, with one fixed tenant.
+type Storage struct {
+	*promql.Queryable
+	store storage.Store
+}
+
+var _ promstorage.Storage = (*Storage)(nil)
+
+// NewStorage wraps store; Close closes it.
+func NewStorage(store storage.Store) *Storage {
+	q := promql.NewQueryable(store, promql.QueryableOptions{
+		Tenant: func(context.Context) storage.Tenant { return tenant },
+	})
+	return &Storage{Queryable: q, store: store}
+}
+
+// StartTime implements promstorage.Storage; nothing that is tested uses it.
+func (s *Storage) StartTime() (int64, error) { return 0, errors.ErrUnsupported }
+
+// Close closes the store.
+func (s *Storage) Close() error {
+	if err := s.store.Close(); err != nil {
+		return fmt.Errorf("close store: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,35 @@
+// Package promql serves the Prometheus query API over a storage.Store: PromQL by
+// Prometheus's own engine, and the endpoints around it, field by field as
+// Prometheus 3.16 answers them.
+//
+// The way of a query:
+//
+//	request ── parameters ── gate ── planner ── engine ── Queryable ── storage.Store
+//	                                    │                                   │
+//	                                    └──────── Grid: Evaluate ───────────┘
+//
+// Queryable shows a Store to the engine: samples are handed on as the store gave
+// them, without a copy. The tenant comes from the request's context, and the
+// context itself goes down to the store, where federation and narrowing happen.
+//
+// # What differs from Prometheus on purpose
+//
+//   - An error of the storage has the status that says what to do next: 503 for
+//     an unavailable storage and 429 for a used-up quota, where Prometheus answers
+//     422; a passed deadline is 503 "timeout" on every endpoint.
+//   - query_exemplars takes times beyond the year 5138 as milliseconds: that is
+//     what Grafana's probe sends.
+//   - "NaN" and "Inf" are refused as times; Prometheus takes them for some time
+//     in the far past or future.
+//   - Without limits of sorting, lists are in ascending order where Prometheus
+//     leaves the order open (series of one selector, warnings and infos).
+//   - metadata comes from what senders wrote, not from scrape targets.
+//   - status/tsdb counts the series of the last three hours unless start, end and
+//     match[] say otherwise; chunkCount is 0, a chunk is nothing that all backends
+//     have.
+//   - admin/tsdb/delete_series answers 202 with receipts instead of 204.
+//   - rules, alerts and targets answer the empty form: there is no ruler and no
+//     scraping here.
+//   - Remote write, remote read and OTLP are not this package's: a prefix
+//     /prometheus serves the query API only.
+package promql
