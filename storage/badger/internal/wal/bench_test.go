@@ -26,6 +26,34 @@ func BenchmarkEncodeSamples(b *testing.B) {
 	}
 }
 
+// BenchmarkEncodeMixed has more integers, and some values without any pattern.
+func BenchmarkEncodeMixed(b *testing.B) {
+	const n = 2000
+	rnd := rand.New(rand.NewPCG(3, 4))
+	s := &Samples{}
+	for i := range n {
+		v := 42.0
+		switch k := i % 100; {
+		case k < 35:
+			v = float64(100_000 + rnd.IntN(50_000))
+		case k < 65:
+			v = float64(rnd.IntN(1000))
+		case k < 80:
+			v = float64(rnd.IntN(10_000)) / 100
+		case k < 85:
+			v = rnd.NormFloat64()
+		}
+		s.Append(uint32(i), 1_760_000_000_000, v, 0)
+	}
+	var enc SamplesEncoder
+	var p []byte
+	b.ReportAllocs()
+	for b.Loop() {
+		p, _ = enc.AppendTo(p[:0], s)
+	}
+	perSample(b, n, len(p))
+}
+
 func BenchmarkDecodeSamples(b *testing.B) {
 	for _, n := range []int{100, 2000, 20_000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {

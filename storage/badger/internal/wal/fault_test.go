@@ -166,7 +166,7 @@ func (fs *lossyFS) powerCut(t testing.TB, dir string, rnd *rand.Rand) {
 func TestPowerLoss(t *testing.T) {
 	lost := map[SyncMode]int{}
 	for _, mode := range []SyncMode{SyncAlways, SyncOS} {
-		for seed := range uint64(60) {
+		for seed := range uint64(30) {
 			lost[mode] += powerLossRun(t, mode, rand.New(rand.NewPCG(seed, 1)))
 		}
 	}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,7 +17,6 @@ type Log struct {
 	dir string
 	cfg Config
 	fs  fileSystem
-	log *slog.Logger
 
 	// Writer's state. write guards it against a Close or Sync from elsewhere.
 	write    sync.Mutex

@@ -92,7 +92,7 @@ func open(fs fileSystem, dir string, cfg Config, after uint64, log *slog.Logger,
 	if err := r.settle(cfg.Sync); err != nil {
 		return nil, r.report, fmt.Errorf("open log %s: %w", dir, err)
 	}
-	l := &Log{dir: dir, cfg: cfg, fs: fs, log: log, next: r.next, segments: r.segments}
+	l := &Log{dir: dir, cfg: cfg, fs: fs, next: r.next, segments: r.segments}
 	for _, s := range l.segments {
 		l.size.Add(s.Bytes)
 	}

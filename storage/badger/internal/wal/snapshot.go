@@ -63,7 +63,7 @@ func createSnapshot(fs fileSystem, dir string, lsn uint64) (*SnapshotWriter, err
 	return w, nil
 }
 
-// noSpace marks a full disk, so that callers need not know errno.
+// noSpace marks a full disk, so that callers need not know errno; nil stays nil.
 func noSpace(err error) error {
 	if isNoSpace(err) {
 		return fmt.Errorf("%w: %w", ErrNoSpace, err)
@@ -139,7 +139,9 @@ func (w *SnapshotWriter) Size() int64 { return w.size }
 
 // Commit completes the snapshot: when it returns nil, the snapshot is on stable
 // storage under its name and older ones are gone. Before that they are not
-// touched. After an error the snapshot is aborted.
+// touched. After an error nothing may be truncated on the strength of this
+// snapshot; if only syncing the directory or removing older ones failed, it is
+// there all the same.
 func (w *SnapshotWriter) Commit() error {
 	if w.err == nil {
 		var foot [snapshotFooterBytes]byte
@@ -149,7 +151,7 @@ func (w *SnapshotWriter) Commit() error {
 		w.flush()
 	}
 	if w.err == nil {
-		w.err = noSpaceNil(w.f.Sync())
+		w.err = noSpace(w.f.Sync())
 	}
 	if w.err != nil {
 		return fmt.Errorf("commit snapshot: %w", errors.Join(w.err, w.discard()))
@@ -172,13 +174,6 @@ func (w *SnapshotWriter) Commit() error {
 		return fmt.Errorf("commit snapshot: remove older: %w", err)
 	}
 	return nil
-}
-
-func noSpaceNil(err error) error {
-	if err == nil {
-		return nil
-	}
-	return noSpace(err)
 }
 
 func (w *SnapshotWriter) removeOlder() error {
