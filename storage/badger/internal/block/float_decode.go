@@ -139,7 +139,7 @@ func (f *FloatBlock) decodeTimes(dst *Columns, src *intSource, columns uint64) {
 	for col := range int(f.colCount) {
 		n := int(f.counts[col])
 		kind := src.desc.byte()
-		if kind >= kindVarint+3 {
+		if kind >= kindConst {
 			src.desc.fail()
 			return
 		}
@@ -216,7 +216,7 @@ func (s *intSource) decodeValues(n int, out []float64, dst *Columns) {
 		if p := s.varint.bytes(8 * uint64(n)); out != nil && !s.varint.bad {
 			joinPlanes(out, p)
 		}
-	case 9, 10, 11, kindExcept, 15:
+	case kindExcept, kindMask:
 		s.desc.fail()
 	default:
 		if out == nil {

@@ -21,7 +21,7 @@ const (
 type Encoder struct {
 	zstd    *zstd.Encoder
 	ints    intEncoder
-	scaled  []int64
+	scaled  []int64 // the series at hand, in ints
 	section []byte
 	frame   []byte
 	except  []int
@@ -42,7 +42,7 @@ func (e *Encoder) EncodeFloats(dst []byte, lsn uint64, c *Columns) ([]byte, erro
 	if err := e.gatherColumns(c, &h); err != nil {
 		return dst, err
 	}
-	e.ints.desc, e.ints.packed, e.ints.varint = e.ints.desc[:0], e.ints.packed[:0], e.ints.varint[:0]
+	e.ints.reset()
 	for _, ts := range e.columns {
 		e.encodeTimes(ts, h.MinT)
 	}
@@ -61,6 +61,7 @@ func (e *Encoder) EncodeFloats(dst []byte, lsn uint64, c *Columns) ([]byte, erro
 			e.encodeST(c.ST[i])
 		}
 	}
+	e.ints.finish()
 	return e.assemble(dst, flags, h), nil
 }
 
@@ -91,65 +92,67 @@ func (e *Encoder) gatherColumns(c *Columns, h *Header) error {
 
 // encodeTimes writes a column relative to mint.
 func (e *Encoder) encodeTimes(ts []int64, mint int64) {
-	xs := e.ints64(len(ts))
+	xs := e.ints.grow(len(ts))
 	for i, t := range ts {
 		xs[i] = t - mint
 	}
-	e.ints.encode(xs, 0)
-}
-
-func (e *Encoder) ints64(n int) []int64 {
-	e.scaled = slices.Grow(e.scaled[:0], n)[:n]
-	return e.scaled
+	e.ints.sequence(len(e.ints.pre), len(ts), 0)
 }
 
 func (e *Encoder) encodeST(runs []STRun) {
-	e.ints.desc = binary.AppendUvarint(e.ints.desc, uint64(len(runs)))
+	from := len(e.ints.pre)
+	p := binary.AppendUvarint(e.ints.pre, uint64(len(runs)))
 	prev := int64(0)
 	for _, r := range runs {
-		e.ints.desc = binary.AppendUvarint(e.ints.desc, uint64(r.Count))
-		e.ints.desc = binary.AppendVarint(e.ints.desc, r.ST-prev)
+		p = binary.AppendUvarint(p, uint64(r.Count))
+		p = binary.AppendVarint(p, r.ST-prev)
 		prev = r.ST
 	}
+	e.ints.pre = p
+	e.ints.fixed(from, len(e.ints.cand))
 }
 
 // encodeValues writes one series.
 func (e *Encoder) encodeValues(vs []float64) {
-	exp, ok := e.scaleAll(vs)
-	if ok {
+	from := len(e.ints.pre)
+	mark := len(e.ints.ints)
+	if exp, ok := e.scaleAll(vs); ok {
 		if len(e.except) > 0 {
 			e.encodeExceptions(vs)
 		}
-		e.ints.encode(e.scaled, byte(exp)<<4)
+		e.ints.sequence(from, len(vs), byte(exp)<<4)
 		return
 	}
+	e.ints.ints = e.ints.ints[:mark]
 	first := math.Float64bits(vs[0])
-	if !slices.ContainsFunc(vs, func(v float64) bool { return math.Float64bits(v) != first }) {
-		e.ints.desc = binary.LittleEndian.AppendUint64(append(e.ints.desc, kindConst), first)
+	if slices.ContainsFunc(vs, func(v float64) bool { return math.Float64bits(v) != first }) {
+		e.encodeXOR(vs)
 		return
 	}
-	e.encodeXOR(vs)
+	e.ints.pre = binary.LittleEndian.AppendUint64(append(e.ints.pre, kindConst), first)
+	e.ints.fixed(from, len(e.ints.cand))
 }
 
 // encodeExceptions lists the values that are not decimals: position after the previous one, and bits.
 func (e *Encoder) encodeExceptions(vs []float64) {
-	e.ints.desc = append(e.ints.desc, kindExcept)
-	e.ints.desc = binary.AppendUvarint(e.ints.desc, uint64(len(e.except)))
+	p := append(e.ints.pre, kindExcept)
+	p = binary.AppendUvarint(p, uint64(len(e.except)))
 	prev := 0
 	for _, i := range e.except {
-		e.ints.desc = binary.AppendUvarint(e.ints.desc, uint64(i-prev))
-		e.ints.desc = binary.LittleEndian.AppendUint64(e.ints.desc, math.Float64bits(vs[i]))
+		p = binary.AppendUvarint(p, uint64(i-prev))
+		p = binary.LittleEndian.AppendUint64(p, math.Float64bits(vs[i]))
 		prev = i
 	}
+	e.ints.pre = p
 }
 
 // encodeXOR writes eight byte planes: all highest bytes first.
 func (e *Encoder) encodeXOR(vs []float64) {
 	n := len(vs)
-	e.ints.desc = append(e.ints.desc, kindXOR)
-	from := len(e.ints.varint)
-	e.ints.varint = slices.Grow(e.ints.varint, 8*n)[:from+8*n]
-	planes := e.ints.varint[from:]
+	from, preFrom := len(e.ints.cand), len(e.ints.pre)
+	e.ints.pre = append(e.ints.pre, kindXOR)
+	e.ints.cand = slices.Grow(e.ints.cand, 8*n)[:from+8*n]
+	planes := e.ints.cand[from:]
 	prev := uint64(0)
 	for i, v := range vs {
 		b := math.Float64bits(v)
@@ -159,11 +162,13 @@ func (e *Encoder) encodeXOR(vs []float64) {
 			planes[k*n+i] = byte(x >> (56 - 8*k))
 		}
 	}
+	e.ints.fixed(preFrom, from)
 }
 
 // scaleAll fills e.scaled with vs as integers at one decimal exponent and e.except with the positions where no exponent
 // serves; ok is false when these are more than an eighth and one.
 func (e *Encoder) scaleAll(vs []float64) (exp int, ok bool) {
+	e.scaled = e.ints.grow(len(vs))
 	for _, limit := range [...]int{maxBlockExp, 6, 2} {
 		exp, raised, ok := e.scaleUpTo(vs, limit)
 		if ok || !raised { // without a raise a lower limit changes nothing
@@ -175,7 +180,7 @@ func (e *Encoder) scaleAll(vs []float64) (exp int, ok bool) {
 
 // scaleUpTo tries exponents up to limit. raised tells that the exponent had to go above 0.
 func (e *Encoder) scaleUpTo(vs []float64, limit int) (exp int, raised, ok bool) {
-	xs := e.ints64(len(vs))
+	xs := e.scaled
 	most := len(vs) / 8
 	if len(vs) > 2 {
 		most++ // a stale marker may end a short series, too

@@ -12,17 +12,20 @@ const minCompress = 64
 
 // decoders keeps decompressors: one takes half a megabyte and milliseconds to make. They run no goroutines.
 var decoders = sync.Pool{New: func() any {
-	d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecodeAllCapLimit(true), zstd.IgnoreChecksum(true))
+	d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecodeAllCapLimit(true), zstd.IgnoreChecksum(true),
+		zstd.WithDecoderMaxMemory(2*MaxHistogramBytes))
 	if err != nil {
 		panic(err) // the options are constants
 	}
 	return d
 }}
 
-// newCompressor returns an encoder for EncodeAll, which one goroutine may use at a time.
+// newCompressor returns an encoder for EncodeAll, which one goroutine may use at a time. Entropy coding of all literals
+// matters: varints of random differences hold no matches, and the encoder would otherwise leave them as they are.
 func newCompressor() *zstd.Encoder {
 	e, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedDefault), zstd.WithEncoderConcurrency(1),
-		zstd.WithEncoderCRC(false), zstd.WithSingleSegment(true), zstd.WithLowerEncoderMem(true), zstd.WithWindowSize(1<<19))
+		zstd.WithEncoderCRC(false), zstd.WithAllLitEntropyCompression(true),
+		zstd.WithSingleSegment(true), zstd.WithLowerEncoderMem(true), zstd.WithWindowSize(1<<19))
 	if err != nil {
 		panic(err) // the options are constants
 	}
