@@ -53,6 +53,7 @@ func brokenSeries(n int, err error) error {
 // histograms = 4.
 func (d *decoder) seriesV1(src []byte) error {
 	d.startSeries()
+	src = d.series.addWire(src, &d.limits)
 	var fc easyproto.FieldContext
 	var err error
 	for len(src) > 0 {
@@ -95,17 +96,39 @@ func (d *decoder) sampleV1(src []byte) error {
 	return nil
 }
 
+// addWire adds the labels at the begin of a TimeSeries as long as they are as almost
+// all are: sorted, not empty, within limits, name before value, and shorter than 128
+// bytes, so that the length bytes on the wire are those of the canonical form. It
+// returns what it did not take; labelV1 knows every form.
+func (s *labelSet) addWire(src []byte, limits *ShapeLimits) []byte {
+	buf, prev := s.buf, s.prev
+	for len(src) > 6 && src[0] == 0x0a && src[1] < 0x80 && int(src[1])+2 <= len(src) {
+		l := src[2 : int(src[1])+2] // 0x0a len name 0x12 len value
+		if len(l) < 6 || l[0] != 0x0a {
+			break
+		}
+		nameEnd := 2 + int(l[1])
+		if nameEnd == 2 || nameEnd+3 > len(l) || l[nameEnd] != 0x12 || int(l[nameEnd+1]) != len(l)-nameEnd-2 {
+			break
+		}
+		name := view(l[2:nameEnd])
+		if prev != "" && name[0] <= prev[0] && name <= prev ||
+			s.n >= limits.Labels || len(l) > min(limits.NameBytes, limits.ValueBytes) {
+			break
+		}
+		s.n++
+		s.named = s.named || name == storage.MetricName
+		prev = name
+		buf = append(buf, l[1:nameEnd]...)
+		buf = append(buf, l[nameEnd+1:]...)
+		src = src[len(l)+2:]
+	}
+	s.buf, s.prev = buf, prev
+	return src
+}
+
 // labelV1 decodes a Label, name = 1, value = 2, into set.
 func (d *decoder) labelV1(set *labelSet, src []byte) error {
-	// All senders write name, then value, and most are shorter than 128 bytes:
-	// 0x0a len name 0x12 len value.
-	if len(src) >= 4 && src[0] == 0x0a && src[1] < 0x80 {
-		nameEnd := 2 + int(src[1])
-		if nameEnd+2 <= len(src) && src[nameEnd] == 0x12 && int(src[nameEnd+1]) == len(src)-nameEnd-2 && src[nameEnd+1] < 0x80 {
-			set.add(view(src[2:nameEnd]), view(src[nameEnd+2:]), &d.limits)
-			return nil
-		}
-	}
 	var name, value string
 	var fc easyproto.FieldContext
 	var err error

@@ -3,19 +3,47 @@ package remote
 import (
 	"fmt"
 	"unicode/utf8"
+	"unsafe"
 
 	"github.com/VictoriaMetrics/easyproto"
 
 	"github.com/luminate/luminate/storage"
 )
 
-// symbol is an entry of the symbol table. described remembers with which metadata
-// the metric of this name was described last, so that a request of many series
-// holds each metric's metadata once.
+// symbol is an entry of the symbol table. described makes a request of many
+// series of one metric hold the metric's metadata once.
 type symbol struct {
-	text      string
-	valid     bool // UTF-8
+	text string
+	use  symbolUse
+	// described is the metadata that the metric of this name was last given.
 	described descriptor
+}
+
+// symbolUse tells what a symbol is good for, found once for all series.
+type symbolUse uint8
+
+const (
+	validUTF8  symbolUse = 1 << iota
+	goodName             // valid, not empty, within the limit of names
+	goodValue            // valid, not empty, within the limit of values
+	metricName           // is __name__
+)
+
+func (d *decoder) useOf(s string) (use symbolUse) {
+	if !isASCII(unsafe.Slice(unsafe.StringData(s), len(s))) && !utf8.ValidString(s) {
+		return 0
+	}
+	use = validUTF8
+	if s != "" && len(s) <= d.limits.NameBytes {
+		use |= goodName
+	}
+	if s != "" && len(s) <= d.limits.ValueBytes {
+		use |= goodValue
+	}
+	if s == storage.MetricName {
+		use |= metricName
+	}
+	return use
 }
 
 // descriptor is the metadata of a series by reference; zero is none.
@@ -61,6 +89,16 @@ func (d *decoder) readSymbols(src []byte) error {
 	var fc easyproto.FieldContext
 	var err error
 	for len(src) > 0 {
+		// Most symbols have fewer than 128 bytes: 0x22 len text.
+		if len(src) > 2 && src[0] == 0x22 && src[1] < 0x80 && int(src[1])+2 <= len(src) && len(d.symbols) > 0 {
+			s := view(src[2 : int(src[1])+2])
+			d.symbols = append(d.symbols, symbol{text: s, use: d.useOf(s)})
+			src = src[len(s)+2:]
+			if len(d.symbols)*32 > d.maxBytes {
+				return d.tooManySymbols()
+			}
+			continue
+		}
 		if src, err = fc.NextField(src); err != nil {
 			return brokenf("request: %w", err)
 		}
@@ -74,13 +112,17 @@ func (d *decoder) readSymbols(src []byte) error {
 		if len(d.symbols) == 0 && s != "" {
 			return brokenf("request: the first symbol is %q, it must be the empty string", s)
 		}
-		d.symbols = append(d.symbols, symbol{text: s, valid: utf8.ValidString(s)})
+		d.symbols = append(d.symbols, symbol{text: s, use: d.useOf(s)})
 		if len(d.symbols)*32 > d.maxBytes {
-			return storage.LimitErrorf(storage.KindTooLarge, "decode", "max-batch-bytes", "remote.maxBatchBytes",
-				"the symbol table takes more than %d bytes", d.maxBytes)
+			return d.tooManySymbols()
 		}
 	}
 	return nil
+}
+
+func (d *decoder) tooManySymbols() error {
+	return storage.LimitErrorf(storage.KindTooLarge, "decode", "max-batch-bytes", "remote.maxBatchBytes",
+		"the symbol table takes more than %d bytes", d.maxBytes)
 }
 
 // seriesV2 decodes a TimeSeries: labels_refs = 1, samples = 2, histograms = 3,
@@ -193,13 +235,17 @@ func (d *decoder) resolve(set *labelSet, refs []uint32, tooMany bool) (bad probl
 			return badReference(max(name, value), len(d.symbols)), 0
 		}
 		n, v := &d.symbols[name], &d.symbols[value]
-		set.add(n.text, v.text, &d.limits)
-		if !n.valid || !v.valid {
+		if n.use&v.use&validUTF8 == 0 {
 			return invalidUTF8(n.text), 0
 		}
-		if n.text == storage.MetricName {
+		if n.use&metricName != 0 {
 			nameRef = value
+		} else if n.use&goodName != 0 && v.use&goodValue != 0 && set.n < d.limits.Labels && set.n > 0 &&
+			(n.text[0] > set.prev[0] || n.text > set.prev) {
+			set.addGood(n.text, v.text)
+			continue
 		}
+		set.add(n.text, v.text, &d.limits)
 		if set.bad.reason != "" {
 			break // what follows changes nothing, and could be very long
 		}

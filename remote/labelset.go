@@ -90,6 +90,19 @@ func (s *labelSet) add(name, value string, limits *ShapeLimits) {
 	}
 }
 
+// addGood is add for a pair that is known to be sorted, not empty, within limits and
+// not the metric name.
+func (s *labelSet) addGood(name, value string) {
+	s.n++
+	s.prev = name
+	if len(name) >= 0x80 || len(value) >= 0x80 {
+		s.buf = storage.AppendLabel(s.buf, name, value)
+		return
+	}
+	s.buf = append(append(s.buf, byte(len(name))), name...)
+	s.buf = append(append(s.buf, byte(len(value))), value...)
+}
+
 func (s *labelSet) refuse(p problem) {
 	if s.bad.reason == "" {
 		s.bad = p
