@@ -69,6 +69,9 @@ func New(store storage.Store, cfg Config, log *slog.Logger, reg prometheus.Regis
 		Parser:                   a.parser,
 	}
 	a.parser.RegisterFeatures(a.features)
+	for _, name := range []string{"exclude_alerts", "label_values_match", "query_stats", "query_warnings", "time_range_labels", "time_range_series"} {
+		a.features.Enable(features.API, name)
+	}
 	a.engine = promengine.NewEngine(opts)
 	a.planner = newPlanner(store, cfg, opts, a.metrics)
 	a.query = a.handler(a.serveQuery)

@@ -137,21 +137,14 @@ func encodePoint(e *encoder, t int64, v float64, h *histogram.FloatHistogram) {
 	e.flushFull()
 }
 
-// encodeValue writes a result of the engine.
+// encodeValue writes a result of the engine. Scalars and strings have their own
+// form of numbers there, unlike samples.
 func encodeValue(e *encoder, v parser.Value) {
 	switch v := v.(type) {
 	case promengine.Matrix:
 		encodeList(e, len(v), func(i int) { encodeSeries(e, &v[i]) })
 	case promengine.Vector:
 		encodeList(e, len(v), func(i int) { encodeSample(e, &v[i]) })
-	case promengine.Scalar:
-		encodePoint(e, v.T, v.V, nil)
-	case promengine.String:
-		e.WriteArrayStart()
-		jsonutil.MarshalTimestamp(v.T, e.Stream)
-		e.WriteMore()
-		e.WriteVal(v.V)
-		e.WriteArrayEnd()
 	default:
 		e.WriteVal(v)
 	}
