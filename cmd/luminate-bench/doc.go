@@ -1,0 +1,9 @@
+// Command luminate-bench measures Luminate and its peers on the same bytes.
+//
+//	luminate-bench compare   ingest, memory, disk and queries beside Prometheus
+//	luminate-bench load      sends a generated workload to a running server
+//	luminate-bench soak      writes a known function of time and checks every read
+//
+// Requests are encoded before the clock starts; a server's cost is its own CPU
+// time from /proc, so that the client and the neighbours do not count.
+package main

@@ -1,0 +1,164 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// startTimeout is how long a server may take until it is ready.
+const startTimeout = 2 * time.Minute
+
+// server is a process under measurement.
+type server struct {
+	name  string
+	url   string
+	dir   string
+	ready string // path that answers 200 once it serves
+	argv  []string
+	cmd   *exec.Cmd
+	log   *os.File
+}
+
+// start runs the process and waits until it is ready; it returns how long that
+// took.
+func (s *server) start(ctx context.Context) (time.Duration, error) {
+	log, err := os.OpenFile(filepath.Join(s.dir, "server.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return 0, err
+	}
+	s.log = log
+	s.cmd = exec.Command(s.argv[0], s.argv[1:]...)
+	s.cmd.Stdout, s.cmd.Stderr = log, log
+	begin := time.Now()
+	if err := s.cmd.Start(); err != nil {
+		return 0, fmt.Errorf("start %s: %w", s.name, err)
+	}
+	for time.Since(begin) < startTimeout {
+		if ctx.Err() != nil {
+			return 0, ctx.Err()
+		}
+		resp, err := http.Get(s.url + s.ready)
+		if err == nil {
+			_ = resp.Body.Close()
+			if resp.StatusCode == http.StatusOK {
+				return time.Since(begin), nil
+			}
+		}
+		wait(ctx, 10*time.Millisecond)
+	}
+	return 0, fmt.Errorf("%s was not ready after %s, see %s", s.name, startTimeout, log.Name())
+}
+
+// stop ends the process with sig and waits for it.
+func (s *server) stop(sig syscall.Signal) error {
+	defer s.log.Close()
+	if err := s.cmd.Process.Signal(sig); err != nil {
+		return err
+	}
+	err := s.cmd.Wait()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && (sig == syscall.SIGKILL || exit.ExitCode() >= 0) {
+		return nil
+	}
+	return err
+}
+
+// usage is what a process has used so far.
+type usage struct {
+	cpu             time.Duration // user and system
+	peakRSS, anon   int64         // bytes: VmHWM and RssAnon
+	peakAnonSampled int64
+}
+
+// usage reads /proc.
+func (s *server) usage() (usage, error) {
+	pid := s.cmd.Process.Pid
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return usage{}, err
+	}
+	// The command may hold spaces: fields count from the closing bracket. utime and
+	// stime are fields 14 and 15 of proc(5), in ticks of a hundredth of a second.
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	if len(fields) < 13 {
+		return usage{}, fmt.Errorf("/proc/%d/stat has %d fields", pid, len(fields))
+	}
+	user, err1 := strconv.ParseInt(fields[11], 10, 64)
+	system, err2 := strconv.ParseInt(fields[12], 10, 64)
+	u := usage{cpu: time.Duration(user+system) * 10 * time.Millisecond}
+	u.peakRSS, u.anon = statusBytes(pid, "VmHWM:"), statusBytes(pid, "RssAnon:")
+	return u, errors.Join(err1, err2)
+}
+
+func statusBytes(pid int, field string) int64 {
+	f, err := os.Open(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0
+	}
+	defer f.Close()
+	for sc := bufio.NewScanner(f); sc.Scan(); {
+		if rest, ok := strings.CutPrefix(sc.Text(), field); ok {
+			kib, _ := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(rest, "kB")), 10, 64)
+			return kib << 10
+		}
+	}
+	return 0
+}
+
+// diskBytes sums the allocated bytes under dir, log files of write-ahead logs
+// apart.
+func diskBytes(dir string) (data, wal int64, err error) {
+	err = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		size := info.Size()
+		if st, ok := info.Sys().(*syscall.Stat_t); ok {
+			size = min(size, st.Blocks*512)
+		}
+		rel, _ := filepath.Rel(dir, path)
+		if strings.Contains(rel, "wal") || strings.Contains(rel, "snap") {
+			wal += size
+		} else if rel != "server.log" {
+			data += size
+		}
+		return nil
+	})
+	return data, wal, err
+}
+
+// freePort returns a loopback address that is free now.
+func freePort() (string, error) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer ln.Close()
+	return ln.Addr().String(), nil
+}
+
+func wait(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
