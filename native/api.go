@@ -1,0 +1,80 @@
+package native
+
+import (
+	"errors"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/gorilla/mux"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/luminate/luminate/storage"
+)
+
+// API is the native JSON API over a store. Its methods are safe for concurrent
+// use.
+type API struct {
+	store    storage.Store
+	cfg      Config
+	log      *slog.Logger
+	metrics  *metrics
+	refusals *Refusals
+	started  time.Time
+	clock    func() time.Time
+	writers  sync.Pool // of *writer
+}
+
+// New returns an API over store. Handlers take the tenant from the request's
+// context (package tenancy) and pass that context to the store.
+func New(store storage.Store, cfg Config, log *slog.Logger, reg prometheus.Registerer) (*API, error) {
+	if store == nil || log == nil {
+		return nil, errors.New("native: a store and a logger are needed")
+	}
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	a := &API{
+		store: store, cfg: cfg, log: log, metrics: newMetrics(reg), refusals: cfg.Refusals,
+		started: time.Now(), clock: time.Now,
+		writers: sync.Pool{New: func() any { return new(writer) }},
+	}
+	if a.refusals == nil {
+		a.refusals = NewRefusals()
+	}
+	return a, nil
+}
+
+// Refusals returns the ring of refusals that the API feeds and shows, for other
+// write protocols to feed too.
+func (a *API) Refusals() *Refusals { return a.refusals }
+
+// handler is a handler that leaves its errors to the API's one mapping.
+type handler func(w http.ResponseWriter, r *http.Request) error
+
+type route struct {
+	method, path string
+	handler      handler
+}
+
+// routes lists the routes that are this API's alone.
+func (a *API) routes() []route {
+	const get, post, del, put = http.MethodGet, http.MethodPost, http.MethodDelete, http.MethodPut
+	_ = []string{post, del, put}
+	return []route{
+		{get, "/api/v1/refused", a.serveRefused},
+	}
+}
+
+// Register adds the routes that are this API's alone; ServeWrite and ServeQuery
+// share their paths with others and are dispatched by the program.
+func (a *API) Register(r *mux.Router) {
+	for _, x := range a.routes() {
+		r.HandleFunc(x.path, func(w http.ResponseWriter, req *http.Request) {
+			if err := x.handler(w, req); err != nil {
+				a.fail(w, req, err, surfaceQuery)
+			}
+		}).Methods(x.method)
+	}
+}
