@@ -85,15 +85,8 @@ func (e *intEncoder) sequence(preFrom, n int, high byte) {
 // addVarints appends the varint form whose bytes have the least entropy. Short numbers alone do not tell: differences of
 // differences are often shorter and less regular.
 func (e *intEncoder) addVarints(it *item, xs []int64, st *[3]rounds) {
-	shortest := math.MaxInt
-	for r := range min(3, len(xs)) {
-		shortest = min(shortest, st[r].varbits)
-	}
 	best := uint64(math.MaxUint64)
 	for r := range min(3, len(xs)) {
-		if st[r].varbits > shortest+shortest/2 {
-			continue
-		}
 		from := len(e.cand)
 		offset := e.putVarints(xs, r, st[r].min)
 		cost := e.entropy(e.cand[from:])
@@ -257,7 +250,6 @@ type rounds struct {
 	min, max int64
 	first    int64
 	or       uint64 // of all x^first: its trailing zeros are those of all x-min
-	varbits  int    // zigzag lengths
 }
 
 func (s *rounds) start(x int64) {
@@ -267,7 +259,6 @@ func (s *rounds) start(x int64) {
 func (s *rounds) add(x int64) {
 	s.min, s.max = min(s.min, x), max(s.max, x)
 	s.or |= uint64(x) ^ uint64(s.first)
-	s.varbits += bits.Len64(zigzag(x))
 }
 
 // width returns the bits of one packed value and the trailing zeros cut off.
