@@ -37,12 +37,7 @@ func serve(t *testing.T, store storage.Store, change func(*Config)) *httptest.Se
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := mux.NewRouter()
-	api.Register(r)
-	r.HandleFunc("/api/v1/query", api.ServeQuery)
-	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		r.ServeHTTP(w, req.WithContext(tenancy.NewContext(req.Context(), tenancy.Identity{Tenant: testTenant})))
-	}))
+	srv := httptest.NewServer(routed(api))
 	t.Cleanup(func() {
 		srv.Close()
 		if err := api.Close(); err != nil {
@@ -50,6 +45,16 @@ func serve(t *testing.T, store storage.Store, change func(*Config)) *httptest.Se
 		}
 	})
 	return srv
+}
+
+// routed is api with its routes and a middleware that knows one tenant.
+func routed(api *API) http.Handler {
+	r := mux.NewRouter()
+	api.Register(r)
+	r.HandleFunc("/api/v1/query", api.ServeQuery)
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		r.ServeHTTP(w, req.WithContext(tenancy.NewContext(req.Context(), tenancy.Identity{Tenant: testTenant})))
+	})
 }
 
 func appendAll(t *testing.T, store storage.Store, b *storage.Batch) {
