@@ -197,6 +197,9 @@ func TestFloatLargestBlock(t *testing.T) {
 }
 
 func TestFloatReuseAllocatesNothing(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
 	r := rand.New(rand.NewPCG(13, 14))
 	c := mixColumns(r, 120, 64)
 	e := NewEncoder()
