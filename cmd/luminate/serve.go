@@ -1,0 +1,198 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/oklog/run"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/prometheus/exporter-toolkit/web"
+	"github.com/rs/cors"
+	"github.com/spf13/cobra"
+	"golang.org/x/net/netutil"
+)
+
+func serveCommand(env []string) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run the server",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, warnings, err := loadConfig(cmd.Flags(), env)
+			if err != nil {
+				return err
+			}
+			log := newLogger(cfg.Log, os.Stderr)
+			for _, w := range warnings {
+				log.Warn(w)
+			}
+			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
+			defer stop()
+			// A second signal ends the process at once.
+			context.AfterFunc(ctx, stop)
+			return serve(ctx, &cfg, log, nil)
+		},
+	}
+	addConfigFlags(cmd.Flags())
+	return cmd
+}
+
+// serve runs the server until ctx is done, then drains it. bound, if not nil,
+// gets the address of the listener once it accepts connections; startup probes
+// are answered from then on, everything else after recovery.
+func serve(ctx context.Context, cfg *Config, log *slog.Logger, bound func(net.Addr)) error {
+	started := time.Now()
+	reg := prometheus.NewRegistry()
+	registerProcess(reg, cfg.Storage.Backend, started)
+	p := newProbes(cfg.Storage.Backend, started)
+
+	ln, err := net.Listen("tcp", cfg.Server.Listen)
+	if err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	if bound != nil {
+		bound(ln.Addr())
+	}
+	front := newSwitch(startingHandler(p))
+	srv := newServer(cfg, front, log)
+	srv.BaseContext = func(net.Listener) context.Context { return context.WithoutCancel(ctx) }
+
+	var g run.Group
+	addServer(&g, srv, netutil.LimitListener(ln, cfg.Server.MaxConnections), cfg, log)
+	if cfg.Server.InternalListen != "" {
+		if err := addInternal(&g, cfg, p, promhttp.HandlerFor(reg, promhttp.HandlerOpts{Registry: reg, EnableOpenMetrics: true}), log); err != nil {
+			_ = ln.Close()
+			return err
+		}
+	}
+	appCtx, cancelApp := context.WithCancel(context.WithoutCancel(ctx))
+	g.Add(func() error { return runApp(appCtx, ctx, cfg, log, reg, p, front, srv) }, func(error) { cancelApp() })
+	log.Info("luminate starts", "version", version, "listen", ln.Addr().String(), "backend", cfg.Storage.Backend, "tenants", tenantMode(cfg))
+	err = g.Run()
+	if errors.Is(err, errDrained) {
+		log.Info("luminate stopped", "duration", time.Since(started))
+		return nil
+	}
+	return err
+}
+
+// errDrained ends the run group after an orderly shutdown.
+var errDrained = errors.New("drained")
+
+// runApp opens the store, builds the handlers, serves until stop is done, and
+// then shuts down in order: readiness off, wait, listener closed, requests
+// finished, store closed.
+func runApp(ctx, stop context.Context, cfg *Config, log *slog.Logger, reg *prometheus.Registry, p *probes, front *handlerSwitch, srv *http.Server) error {
+	app, err := newApp(ctx, cfg, log, reg, p)
+	if err != nil {
+		return err
+	}
+	front.set(outerHandler(cfg, app.router))
+	log.Info("luminate is ready", "listen", cfg.Server.Listen, "backend", cfg.Storage.Backend, "tenants", tenantMode(cfg))
+	background := app.start(ctx)
+	select {
+	case <-stop.Done():
+	case <-ctx.Done():
+	}
+	p.drain()
+	log.Info("luminate shuts down", "delay", cfg.Server.DrainDelay)
+	wait(ctx, cfg.Server.DrainDelay)
+	shutdown, cancel := context.WithTimeout(context.WithoutCancel(ctx), cfg.Server.ShutdownTimeout)
+	defer cancel()
+	err = srv.Shutdown(shutdown)
+	background()
+	if cerr := app.close(); cerr != nil {
+		return fmt.Errorf("close storage: %w", cerr)
+	}
+	if err != nil {
+		return fmt.Errorf("requests still in flight after %s: %w", cfg.Server.ShutdownTimeout, err)
+	}
+	return errDrained
+}
+
+// wait returns after d, or earlier when ctx is done.
+func wait(ctx context.Context, d time.Duration) {
+	if d <= 0 {
+		return
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+func newServer(cfg *Config, h http.Handler, log *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: cfg.Server.ReadHeaderTimeout,
+		ReadTimeout:       cfg.Server.ReadTimeout,
+		IdleTimeout:       cfg.Server.IdleTimeout,
+		MaxHeaderBytes:    cfg.Server.MaxHeaderBytes,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+}
+
+// addServer serves ln, with TLS as the web configuration says.
+func addServer(g *run.Group, srv *http.Server, ln net.Listener, cfg *Config, log *slog.Logger) {
+	g.Add(func() error {
+		listen, systemd := []string{cfg.Server.Listen}, false
+		err := web.Serve(ln, srv, &web.FlagConfig{
+			WebListenAddresses: &listen, WebSystemdSocket: &systemd, WebConfigFile: &cfg.Server.WebConfigFile,
+		}, log)
+		if errors.Is(err, http.ErrServerClosed) {
+			return errDrained
+		}
+		return err
+	}, func(error) { _ = srv.Close() })
+}
+
+// addInternal serves metrics, pprof and probes on their own listener.
+func addInternal(g *run.Group, cfg *Config, p *probes, metrics http.Handler, log *slog.Logger) error {
+	ln, err := net.Listen("tcp", cfg.Server.InternalListen)
+	if err != nil {
+		return fmt.Errorf("listen on server.internalListen: %w", err)
+	}
+	srv := newServer(cfg, internalHandler(p, metrics), log)
+	g.Add(func() error {
+		if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+			return err
+		}
+		return errDrained
+	}, func(error) { _ = srv.Close() })
+	log.Info("internal listener", "listen", ln.Addr().String())
+	return nil
+}
+
+func corsFor(origins []string) middleware {
+	if len(origins) == 0 {
+		return func(next http.Handler) http.Handler { return next }
+	}
+	c := cors.New(cors.Options{
+		AllowedOrigins: origins, AllowedMethods: []string{"GET", "POST", "PUT", "DELETE"},
+		AllowedHeaders: []string{"Authorization", "Content-Type", "Content-Encoding", "X-Scope-OrgID"}, MaxAge: 600,
+	})
+	return c.Handler
+}
+
+func splitListen(listen string) (host, port string) {
+	host, port, _ = net.SplitHostPort(listen)
+	return host, port
+}
+
+func tenantMode(cfg *Config) string {
+	if cfg.authConfigured() {
+		return "from the token, header " + cfg.Tenancy.Header + " chooses among its tenants"
+	}
+	return "header " + cfg.Tenancy.Header + ", else " + cfg.Tenancy.Default + ", no authentication"
+}
