@@ -62,7 +62,9 @@ func (e *Encoder) EncodeFloats(dst []byte, lsn uint64, c *Columns) ([]byte, erro
 		}
 	}
 	e.ints.finish()
-	return e.assemble(dst, flags, h), nil
+	dst = e.assemble(dst, flags, h)
+	clear(e.columns) // they are the caller's
+	return dst, nil
 }
 
 // gatherColumns finds the distinct timestamp columns and the block's time bounds.

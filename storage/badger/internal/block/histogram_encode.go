@@ -24,23 +24,29 @@ type HistogramSample struct {
 	FH    *histogram.FloatHistogram
 }
 
-// Check reports, wrapping ErrInput, what would make the sample impossible to store: no or two histograms, or spans that
-// do not fit the buckets. Append it only when it passes, since one bad sample makes the block of its group impossible.
-// Whether counts add up is not looked at.
+// Check reports, wrapping ErrInput, what would make the sample impossible to store or to read: no or two histograms, a
+// schema that chunkenc does not read, spans that do not fit the buckets. Append it only when it passes, since one bad
+// sample makes the block of its group impossible. Whether counts add up is not looked at. Of a stale marker only the sum
+// is stored. chunkenc reduces schemas above 8 to 8 when it reads.
 func (s *HistogramSample) Check() error {
-	var err error
-	switch {
-	case (s.H == nil) == (s.FH == nil):
+	if (s.H == nil) == (s.FH == nil) {
 		return fmt.Errorf("check histogram: need exactly one kind: %w", ErrInput)
-	case s.H != nil:
-		err = checkSpans(s.H.PositiveSpans, len(s.H.PositiveBuckets), s.H.NegativeSpans, len(s.H.NegativeBuckets))
-	default:
-		err = checkSpans(s.FH.PositiveSpans, len(s.FH.PositiveBuckets), s.FH.NegativeSpans, len(s.FH.NegativeBuckets))
 	}
-	return err
+	if s.stale() {
+		return nil
+	}
+	if s.H != nil {
+		h := s.H
+		return checkLayout(h.Schema, h.PositiveSpans, len(h.PositiveBuckets), h.NegativeSpans, len(h.NegativeBuckets))
+	}
+	h := s.FH
+	return checkLayout(h.Schema, h.PositiveSpans, len(h.PositiveBuckets), h.NegativeSpans, len(h.NegativeBuckets))
 }
 
-func checkSpans(pos []histogram.Span, posBuckets int, neg []histogram.Span, negBuckets int) error {
+func checkLayout(schema int32, pos []histogram.Span, posBuckets int, neg []histogram.Span, negBuckets int) error {
+	if !histogram.IsKnownSchema(schema) {
+		return fmt.Errorf("check histogram: schema %d: %w", schema, ErrInput)
+	}
 	for _, side := range [...]struct {
 		spans   []histogram.Span
 		buckets int

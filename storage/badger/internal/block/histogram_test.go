@@ -94,6 +94,23 @@ var histogramShapes = map[string]func(r *rand.Rand, n int) []HistogramSample{
 			return HistogramSample{FH: h}
 		})
 	},
+	"stale of any layout": func(r *rand.Rand, n int) []HistogramSample {
+		return histograms(n, func(i int) HistogramSample {
+			h := &histogram.Histogram{Schema: 100, Sum: math.Float64frombits(staleNaN), PositiveBuckets: []int64{1}, Count: 3}
+			return HistogramSample{H: h, ST: int64(i % 2)}
+		})
+	},
+	"zero-length spans": func(r *rand.Rand, n int) []HistogramSample {
+		return histograms(n, func(i int) HistogramSample {
+			h := &histogram.Histogram{Schema: 1, Count: 2 * uint64(i+1), Sum: float64(i), PositiveBuckets: []int64{int64(i + 1), 0}}
+			h.PositiveSpans = [][]histogram.Span{
+				{{Offset: 0, Length: 0}, {Offset: 2, Length: 1}, {Offset: 3, Length: 0}, {Offset: 1, Length: 1}},
+				{{Offset: 2, Length: 1}, {Offset: 4, Length: 1}, {Offset: 1, Length: 0}},
+				{{Offset: 0, Length: 1}, {Offset: 1, Length: 1}},
+			}[r.IntN(3)]
+			return HistogramSample{H: h}
+		})
+	},
 	"only stale": func(r *rand.Rand, n int) []HistogramSample {
 		return histograms(n, func(i int) HistogramSample {
 			return HistogramSample{FH: &histogram.FloatHistogram{Sum: math.Float64frombits(staleNaN)}}
@@ -284,7 +301,10 @@ func TestHistogramInputErrors(t *testing.T) {
 	bad.PositiveBuckets = bad.PositiveBuckets[1:]
 	jump := h.Copy()
 	jump.PositiveSpans[1].Offset = -1
+	odd := h.ToFloat(nil)
+	odd.Schema = 100
 	cases := map[string][]HistogramSample{
+		"unknown schema":  {{T: 1, FH: odd}},
 		"empty":           nil,
 		"none":            {{T: 1}},
 		"both":            {{T: 1, H: h, FH: h.ToFloat(nil)}},
