@@ -28,8 +28,7 @@ type API struct {
 	log       *slog.Logger
 	metrics   *metrics
 	parser    parser.Parser
-	engine    *promengine.Engine
-	planner   *planner
+	engine    *Engine
 	queryable *Queryable
 	features  features.Collector
 	now       func() time.Time // replaced by tests
@@ -72,8 +71,10 @@ func New(store storage.Store, cfg Config, log *slog.Logger, reg prometheus.Regis
 	for _, name := range []string{"exclude_alerts", "label_values_match", "query_stats", "query_warnings", "time_range_labels", "time_range_series"} {
 		a.features.Enable(features.API, name)
 	}
-	a.engine = promengine.NewEngine(opts)
-	a.planner = newPlanner(store, cfg, opts, a.metrics)
+	a.engine = NewEngine(opts, PlannerOptions{
+		Enabled: cfg.Planner, MinSeries: cfg.PlannerMinSeries, MinSamples: cfg.PlannerMinSamples,
+	})
+	a.engine.observe = func(outcome string) { a.metrics.planned.WithLabelValues(outcome).Inc() }
 	a.query = a.handler(a.serveQuery)
 	return a, nil
 }

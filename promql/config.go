@@ -33,9 +33,9 @@ type Config struct {
 	ExperimentalFunctions bool
 	// Planner pushes the heavy part of queries into the storage where that is exact.
 	Planner bool
-	// PlannerMinSeries is the estimated number of series below which a selection is
-	// read as it is: pushing would save nothing.
-	PlannerMinSeries uint64
+	// PlannerMinSeries and PlannerMinSamples are the estimated sizes of a selection
+	// from either of which on it is pushed: below them pushing would save nothing.
+	PlannerMinSeries, PlannerMinSamples uint64
 	// Info is shown by the status endpoints.
 	Info Info
 }
@@ -56,16 +56,17 @@ type Info struct {
 // DefaultConfig returns Prometheus's own defaults, and bounds where it has none.
 func DefaultConfig() Config {
 	return Config{
-		MaxConcurrent:    20,
-		MaxQueued:        500,
-		Timeout:          2 * time.Minute,
-		LookbackDelta:    5 * time.Minute,
-		SubqueryStep:     time.Minute,
-		MaxSamples:       50_000_000,
-		MaxPoints:        11_000,
-		MaxResultSeries:  5_000_000,
-		Planner:          true,
-		PlannerMinSeries: 200,
+		MaxConcurrent:     20,
+		MaxQueued:         500,
+		Timeout:           2 * time.Minute,
+		LookbackDelta:     5 * time.Minute,
+		SubqueryStep:      time.Minute,
+		MaxSamples:        50_000_000,
+		MaxPoints:         11_000,
+		MaxResultSeries:   5_000_000,
+		Planner:           true,
+		PlannerMinSeries:  200,
+		PlannerMinSamples: 20_000,
 	}
 }
 

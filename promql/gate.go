@@ -27,9 +27,15 @@ func newGate(concurrent, queued int) *gate {
 // GetMaxConcurrent implements promengine.QueryTracker.
 func (g *gate) GetMaxConcurrent() int { return cap(g.running) }
 
+// heldSlot is Insert's answer where ctx holds a slot already; Delete leaves it.
+const heldSlot = -1
+
 // Insert waits for a slot until ctx is done. With a full queue it fails at once
 // with KindUnavailable.
 func (g *gate) Insert(ctx context.Context, _ string) (int, error) {
+	if holdsSlot(ctx) {
+		return heldSlot, nil
+	}
 	select {
 	case g.waiting <- struct{}{}:
 	default:
@@ -46,7 +52,10 @@ func (g *gate) Insert(ctx context.Context, _ string) (int, error) {
 }
 
 // Delete frees the slot of a query.
-func (g *gate) Delete(int) {
+func (g *gate) Delete(slot int) {
+	if slot == heldSlot {
+		return
+	}
 	<-g.running
 	<-g.waiting
 }

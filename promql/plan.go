@@ -2,28 +2,153 @@ package promql
 
 import (
 	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
-	promengine "github.com/prometheus/prometheus/promql"
+	"github.com/prometheus/prometheus/promql/parser"
 	promstorage "github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/util/annotations"
-	"github.com/prometheus/prometheus/util/stats"
 
 	"github.com/luminate/luminate/storage"
 )
 
-type planner struct{}
+// syntheticPrefix begins the metric names of synthetic selectors. No query can
+// have it: it is not UTF-8.
+const syntheticPrefix = "\xffgrid-"
 
-func newPlanner(storage.Store, Config, promengine.EngineOpts, *metrics) *planner { return &planner{} }
+// planRun is the plan of one query and, once it ran, its results.
+type planRun struct {
+	queryable   *Queryable
+	expr        parser.Expr // the tree, rewritten where parts were pushed
+	parts       []*part
+	synthetic   map[string][]series // by the selector's metric name
+	annotations annotations.Annotations
 
-func (*planner) begin(queryParams) *planRun { return nil }
+	mu         sync.Mutex // guards selections
+	selections []selectionCost
+}
 
-type planRun struct{}
+// grids returns the parts that may be pushed.
+func (r *planRun) grids() []*part {
+	return slices.DeleteFunc(slices.Clone(r.parts), func(p *part) bool { return p.grid == nil })
+}
 
-func (*planRun) context(ctx context.Context) context.Context        { return ctx }
-func (*planRun) engine(plain *promengine.Engine) *promengine.Engine { return plain }
-func (*planRun) annotations() annotations.Annotations               { return nil }
-func (*planRun) explain(*stats.Statistics) any                      { return struct{}{} }
-func syntheticSet(context.Context, []*labels.Matcher) (promstorage.SeriesSet, bool) {
-	return nil, false
+// pushed tells whether any part was.
+func (r *planRun) pushed() bool {
+	return slices.ContainsFunc(r.parts, func(p *part) bool { return p.result != nil })
+}
+
+// evaluate asks the store for every grid that is worth it and rewrites the tree. A
+// grid that the store cannot do, or only beyond its bounds, is left to the engine.
+func (r *planRun) evaluate(ctx context.Context, e *Engine) error {
+	r.synthetic = map[string][]series{}
+	for _, p := range r.grids() {
+		begin := time.Now()
+		err := r.evaluatePart(ctx, p, e)
+		p.cost.Duration = time.Since(begin)
+		switch kind := storage.KindOf(err); {
+		case err == nil:
+		case kind == storage.KindUnsupported, kind == storage.KindTooLarge:
+			p.reason = err.Error()
+			e.observe(kind.String())
+		default:
+			return fmt.Errorf("evaluate %s: %w", p.text, err)
+		}
+	}
+	return nil
+}
+
+func (r *planRun) evaluatePart(ctx context.Context, p *part, e *Engine) error {
+	q, tenant := r.queryable, r.queryable.opts.Tenant(ctx)
+	est, err := q.store.Estimate(ctx, tenant, p.grid.Selection())
+	switch {
+	case storage.KindOf(err) == storage.KindUnsupported: // then nobody knows, and pushing is safe
+	case err != nil:
+		return err
+	case est.Series < e.plan.MinSeries && est.Samples < e.plan.MinSamples:
+		p.reason = fmt.Sprintf("small: about %d series and %d samples", est.Series, est.Samples)
+		e.observe("small")
+		return nil
+	}
+	steps := p.grid.Steps()
+	p.grid.MaxSeries = q.opts.MaxSeries
+	if e.opts.MaxSamples > 0 {
+		p.grid.MaxGroups = max(1, e.opts.MaxSamples/steps)
+	}
+	res, err := q.store.Evaluate(ctx, tenant, *p.grid)
+	if err != nil {
+		return err
+	}
+	p.result = res
+	p.cost.Series, p.cost.Samples, p.cost.Bytes = res.Series, res.Samples, res.Bytes
+	p.cost.Groups, p.cost.Queries = len(res.Groups), res.Queries
+	name := fmt.Sprintf("%s%d", syntheticPrefix, len(r.synthetic))
+	r.synthetic[name] = syntheticSeries(p, steps)
+	p.replace(syntheticSelector(name, p.at))
+	r.annotate(p)
+	e.observe("pushed")
+	return nil
+}
+
+// annotate adds what the engine would say about the part that was replaced: that
+// rate and increase may be given no counter, once any series has a result.
+func (r *planRun) annotate(p *part) {
+	if f := p.grid.Func; f != storage.FuncRate && f != storage.FuncIncrease || len(p.result.Groups) == 0 {
+		return
+	}
+	metric, _ := storage.MetricOf(p.grid.Matchers)
+	for _, suffix := range []string{"_total", "_sum", "_count", "_bucket"} {
+		if strings.HasSuffix(metric, suffix) {
+			return
+		}
+	}
+	arg := unwrap(p.call.Args[0])
+	r.annotations.Add(annotations.NewPossibleNonCounterInfo(metric, arg.PositionRange()))
+}
+
+// syntheticSelector selects the results of a part, at the part's position.
+func syntheticSelector(name string, at parser.Expr) *parser.VectorSelector {
+	return &parser.VectorSelector{
+		LabelMatchers: []*labels.Matcher{labels.MustNewMatcher(labels.MatchEqual, labels.MetricName, name)},
+		PosRange:      at.PositionRange(),
+	}
+}
+
+// syntheticSeries turns the groups of a result into series with exactly one
+// sample at each step: a staleness marker where there is no value, so that the
+// engine's lookback cannot reach an older one.
+func syntheticSeries(p *part, steps int) []series {
+	out := make([]series, 0, len(p.result.Groups))
+	samples := make([]storage.Sample, len(p.result.Groups)*steps)
+	var b labels.ScratchBuilder
+	for _, g := range p.result.Groups {
+		own := samples[:steps:steps]
+		samples = samples[steps:]
+		for i, v := range g.Values[0] {
+			own[i] = storage.Sample{T: p.grid.Time(i), V: v}
+		}
+		ls := g.Labels.PrometheusInto(&b)
+		if p.topk && !keepsName(p.grid.Func) {
+			ls = ls.DropReserved(isMetadataLabel)
+		}
+		out = append(out, series{labels: ls, data: storage.Series{Samples: own}})
+	}
+	return out
+}
+
+// syntheticSet answers a synthetic selector.
+func syntheticSet(ctx context.Context, ms []*labels.Matcher) (promstorage.SeriesSet, bool) {
+	if len(ms) != 1 || ms[0].Name != labels.MetricName || !strings.HasPrefix(ms[0].Value, syntheticPrefix) {
+		return nil, false
+	}
+	run := runOf(ctx)
+	if run == nil {
+		return nil, false
+	}
+	found, ok := run.synthetic[ms[0].Value]
+	return &seriesSet{series: found}, ok
 }

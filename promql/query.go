@@ -9,6 +9,7 @@ import (
 	"time"
 
 	promengine "github.com/prometheus/prometheus/promql"
+	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/prometheus/prometheus/util/httputil"
 	"github.com/prometheus/prometheus/util/stats"
 )
@@ -165,58 +166,66 @@ func constructionError(err error) *apiError {
 
 // execute runs a query, planned where it can be, and builds its answer.
 func (a *API) execute(ctx context.Context, p queryParams) (answer, *apiError) {
-	run := a.planner.begin(p)
-	q, err := a.newQuery(ctx, run, p)
+	if !p.plan {
+		ctx = withoutPlanner(ctx)
+	}
+	q, err := a.newQuery(ctx, p)
 	if err != nil {
 		return answer{}, constructionError(err)
 	}
-	res := q.Exec(run.context(ctx))
+	begin := time.Now()
+	res := q.Exec(ctx)
 	if res.Err != nil {
 		q.Close()
 		return answer{}, engineError(res.Err)
 	}
 	warnings := res.Warnings
-	warnings.Merge(run.annotations())
 	if p.limit > 0 && truncate(res, p.limit) {
 		warnings = warnings.Add(errTruncated)
 	}
 	if w := statsWarning(p.stats); w != nil {
 		warnings = warnings.Add(w)
 	}
-	st := q.Stats()
+	st, took := q.Stats(), time.Since(begin)
 	a.metrics.samples.Add(float64(st.Samples.SamplesRead))
 	return answer{
 		warnings: warnings, query: p.text, done: q.Close,
-		encode: func(e *encoder) { encodeResult(e, res, st, run, p) },
+		encode: func(e *encoder) {
+			e.WriteObjectStart()
+			encodeResult(e, res.Value)
+			if p.stats != "" {
+				encodeField(e, "stats", stats.NewQueryStats(st))
+			}
+			if pq, ok := q.(*plannedQuery); ok && p.explain {
+				encodeField(e, "explain", pq.run.explain(took))
+			}
+			e.WriteObjectEnd()
+		},
 	}, nil
 }
 
-func (a *API) newQuery(ctx context.Context, run *planRun, p queryParams) (promengine.Query, error) {
-	engine := run.engine(a.engine)
+func (a *API) newQuery(ctx context.Context, p queryParams) (promengine.Query, error) {
 	if p.step == 0 {
-		return engine.NewInstantQuery(ctx, a.queryable, p.opts, p.text, p.start)
+		return a.engine.NewInstantQuery(ctx, a.queryable, p.opts, p.text, p.start)
 	}
-	return engine.NewRangeQuery(ctx, a.queryable, p.opts, p.text, p.start, p.end, p.step)
+	return a.engine.NewRangeQuery(ctx, a.queryable, p.opts, p.text, p.start, p.end, p.step)
 }
 
-func encodeResult(e *encoder, res *promengine.Result, st *stats.Statistics, run *planRun, p queryParams) {
-	e.WriteObjectStart()
+// encodeResult writes the fields of a result, its type first: clients stream what
+// follows.
+func encodeResult(e *encoder, v parser.Value) {
 	e.WriteObjectField("resultType")
-	e.WriteString(string(res.Value.Type()))
+	e.WriteString(string(v.Type()))
 	e.WriteMore()
 	e.WriteObjectField("result")
-	encodeValue(e, res.Value)
-	if p.stats != "" {
-		e.WriteMore()
-		e.WriteObjectField("stats")
-		e.WriteVal(stats.NewQueryStats(st))
-	}
-	if p.explain {
-		e.WriteMore()
-		e.WriteObjectField("explain")
-		e.WriteVal(run.explain(st))
-	}
-	e.WriteObjectEnd()
+	encodeValue(e, v)
+}
+
+// encodeField writes a field after others.
+func encodeField(e *encoder, name string, v any) {
+	e.WriteMore()
+	e.WriteObjectField(name)
+	e.WriteVal(v)
 }
 
 func statsWarning(s string) error {

@@ -2,6 +2,7 @@ package promql
 
 import (
 	"context"
+	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
 	promstorage "github.com/prometheus/prometheus/storage"
@@ -31,6 +32,9 @@ var _ promstorage.SampleAndChunkQueryable = (*Queryable)(nil)
 func NewQueryable(store storage.Store, opts QueryableOptions) *Queryable {
 	return &Queryable{store: store, opts: opts}
 }
+
+// base is what the planner recognises a Queryable by, also where it is embedded.
+func (q *Queryable) base() *Queryable { return q }
 
 // Querier returns a querier of the inclusive range; it holds no resources.
 func (q *Queryable) Querier(mint, maxt int64) (promstorage.Querier, error) {
@@ -82,8 +86,9 @@ func (q *querier) Select(ctx context.Context, sortSeries bool, hints *promstorag
 
 func (q *querier) loadSeries(ctx context.Context, s storage.Selection) ([]series, error) {
 	var (
-		out []series
-		b   labels.ScratchBuilder
+		out   []series
+		b     labels.ScratchBuilder
+		begin = time.Now()
 	)
 	for data, err := range q.store.Select(ctx, q.opts.Tenant(ctx), s) {
 		if err != nil {
@@ -94,6 +99,7 @@ func (q *querier) loadSeries(ctx context.Context, s storage.Selection) ([]series
 	if err := q.setResetHints(ctx, s, out); err != nil {
 		return nil, err
 	}
+	noteSelection(ctx, s, out, time.Since(begin))
 	return out, nil
 }
 

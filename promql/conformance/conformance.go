@@ -11,6 +11,7 @@ import (
 	"time"
 
 	promengine "github.com/prometheus/prometheus/promql"
+	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/prometheus/prometheus/promql/promqltest"
 	promstorage "github.com/prometheus/prometheus/storage"
 
@@ -27,6 +28,29 @@ const MaxSamples = 50_000
 // 1970 and before. Run closes it.
 func Run(t *testing.T, newStore func(testing.TB) storage.Store) {
 	RunWithEngine(t, promqltest.NewTestEngine(t, false, 5*time.Minute, MaxSamples), newStore)
+}
+
+// RunPlanned is Run with the planner before the engine and everything pushed into
+// the store that can be.
+func RunPlanned(t *testing.T, newStore func(testing.TB) storage.Store) {
+	t.Helper()
+	engine := promql.NewEngine(promengine.EngineOpts{ // as promqltest.NewTestEngine has it
+		MaxSamples:               MaxSamples,
+		Timeout:                  100 * time.Second,
+		LookbackDelta:            5 * time.Minute,
+		NoStepSubqueryIntervalFn: func(int64) int64 { return time.Minute.Milliseconds() },
+		EnableAtModifier:         true,
+		EnableNegativeOffset:     true,
+		EnableDelayedNameRemoval: true,
+		UseStartTimestamps:       true,
+		Parser:                   parser.NewParser(promqltest.TestParserOpts),
+	}, promql.PlannerOptions{Enabled: true})
+	t.Cleanup(func() {
+		if err := engine.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	RunWithEngine(t, engine, newStore)
 }
 
 // RunWithEngine is Run with another engine.

@@ -12,8 +12,12 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func TestModel(t *testing.T) {
+func newModel(testing.TB) storage.Store {
 	cfg := storagetest.DefaultModelConfig()
 	cfg.RetentionDays = 0 // the samples are of 1970
-	conformance.Run(t, func(testing.TB) storage.Store { return storagetest.NewModelWith(cfg) })
+	return storagetest.NewModelWith(cfg)
 }
+
+func TestModel(t *testing.T) { conformance.Run(t, newModel) }
+
+func TestModelPlanned(t *testing.T) { conformance.RunPlanned(t, newModel) }
