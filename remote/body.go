@@ -26,18 +26,30 @@ func readBody(r *http.Request, dst []byte, limit int64) ([]byte, error) {
 	if r.ContentLength > limit {
 		return dst, tooLarge()
 	}
+	if need := int(r.ContentLength) + bytes.MinRead; r.ContentLength > 0 && cap(dst) < need {
+		dst = make([]byte, 0, need)
+	}
+	dst, err := readLimited(r.Body, dst, limit)
+	switch {
+	case errors.Is(err, errOverLimit):
+		return dst, tooLarge()
+	case err != nil:
+		return dst, bodyError(err)
+	}
+	return dst, nil
+}
+
+var errOverLimit = errors.New("over the limit")
+
+// readLimited reads all of r into dst's memory; more than limit bytes are
+// errOverLimit.
+func readLimited(r io.Reader, dst []byte, limit int64) ([]byte, error) {
 	buf := bytes.NewBuffer(dst[:0])
-	if r.ContentLength > 0 {
-		buf.Grow(int(r.ContentLength) + bytes.MinRead)
-	}
-	n, err := buf.ReadFrom(io.LimitReader(r.Body, limit+1))
+	n, err := buf.ReadFrom(io.LimitReader(r, limit+1))
 	if n > limit {
-		return buf.Bytes(), tooLarge()
+		return buf.Bytes(), errOverLimit
 	}
-	if err != nil {
-		return buf.Bytes(), bodyError(err)
-	}
-	return buf.Bytes(), nil
+	return buf.Bytes(), err
 }
 
 // bodyError gives an error of reading a body its kind.

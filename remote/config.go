@@ -75,9 +75,12 @@ type OTLPConfig struct {
 	PromoteScopeMetadata                 bool
 	LabelNameUnderscoreSanitization      bool
 	LabelNamePreserveMultipleUnderscores bool
-	// TargetInfoInterval is the distance of target_info samples within a request
-	// that spans time; half of it is used. Prometheus uses its lookback delta.
-	TargetInfoInterval time.Duration
+	// LookbackDelta is PromQL's: a request that spans more time gets a target_info
+	// sample at least every half of it.
+	LookbackDelta time.Duration
+	// MaxElements bounds the data points, attributes and exemplars of a request: each
+	// takes far more memory than the two bytes that it may have on the wire.
+	MaxElements int
 }
 
 // DefaultConfig returns Prometheus's own limits where it has any.
@@ -102,7 +105,8 @@ func DefaultConfig() Config {
 			TranslationStrategy:                  otlptranslator.UnderscoreEscapingWithSuffixes,
 			LabelNameUnderscoreSanitization:      true,
 			LabelNamePreserveMultipleUnderscores: true,
-			TargetInfoInterval:                   5 * time.Minute,
+			LookbackDelta:                        5 * time.Minute,
+			MaxElements:                          2_000_000,
 		},
 	}
 }
@@ -137,7 +141,8 @@ func (c Config) Validate() error {
 	positive("read.maxQueries", int64(c.Read.MaxQueries))
 	positive("read.maxSamples", int64(c.Read.MaxSamples))
 	positive("read.concurrency", int64(c.Read.Concurrency))
-	positive("otlp.targetInfoInterval", int64(c.OTLP.TargetInfoInterval))
+	positive("otlp.lookbackDelta", int64(c.OTLP.LookbackDelta))
+	positive("otlp.maxElements", int64(c.OTLP.MaxElements))
 	if c.MaxInFlightBytes < c.MaxDecodedBytes {
 		errs = append(errs, fmt.Errorf("remote: maxInFlightBytes is %d, must be at least maxDecodedBytes, %d", c.MaxInFlightBytes, c.MaxDecodedBytes))
 	}

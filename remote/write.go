@@ -80,7 +80,7 @@ func (a *API) write(w http.ResponseWriter, r *http.Request, v version, q *writeR
 		return done(err)
 	}
 	a.metrics.bodyBytes.WithLabelValues(v.protocol()).Add(float64(len(q.body)))
-	release, err := a.admit(ctx, q.body)
+	release, err := a.admit(ctx, claimedBytes(q.body))
 	if err != nil {
 		return done(err)
 	}
@@ -99,9 +99,11 @@ func (a *API) write(w http.ResponseWriter, r *http.Request, v version, q *writeR
 		return done(err)
 	}
 	a.tellRefused(tenant, &d.refused)
-	if written, err = a.append(ctx, tenant, &d.batch, &d.refused, v.protocol()); err != nil {
+	res, err := a.append(ctx, tenant, &d.batch, &d.refused, v.protocol())
+	if err != nil {
 		return done(err)
 	}
+	written = counts{res.Samples, res.Histograms, res.Exemplars}
 	if d.refused.any() {
 		return done(storage.Errorf(storage.KindInvalid, "", "%s", d.refused.text(d.sent)))
 	}
@@ -110,11 +112,10 @@ func (a *API) write(w http.ResponseWriter, r *http.Request, v version, q *writeR
 	return http.StatusNoContent
 }
 
-// admit takes the request's share of the memory for writes under way: what its body
-// claims to decompress to. A claim over the limit is left for decodeSnappy to
-// refuse.
-func (a *API) admit(ctx context.Context, body []byte) (release func(), err error) {
-	n := min(claimedBytes(body), a.cfg.MaxDecodedBytes)
+// admit takes the request's share of the memory for writes under way: the bytes that
+// its body will or may decompress to. A claim over the limit is refused elsewhere.
+func (a *API) admit(ctx context.Context, n int64) (release func(), err error) {
+	n = min(n, a.cfg.MaxDecodedBytes)
 	if a.inFlight.TryAcquire(n) {
 		return func() { a.inFlight.Release(n) }, nil
 	}
@@ -130,30 +131,27 @@ func (a *API) admit(ctx context.Context, body []byte) (release func(), err error
 	return func() { a.inFlight.Release(n) }, nil
 }
 
-// append hands the batch to the store, adds what the store refused to refused, and
-// counts what was written.
-func (a *API) append(ctx context.Context, t storage.Tenant, b *storage.Batch, refused *refusals, protocol string) (counts, error) {
-	var res storage.AppendResult
+// append hands the batch to the store, unless it is empty, adds what the store
+// refused to refused, and counts both.
+func (a *API) append(ctx context.Context, t storage.Tenant, b *storage.Batch, refused *refusals, protocol string) (res storage.AppendResult, err error) {
 	if len(b.Series)+len(b.Metadata) > 0 {
-		var err error
 		if res, err = a.store.Append(ctx, t, b); err != nil {
-			return counts{}, err
+			return storage.AppendResult{}, err
 		}
 	}
 	refused.addStored(b, res.Refused)
 	for _, r := range refused.reasons {
 		a.metrics.refused.WithLabelValues(string(r.reason)).Add(float64(r.n))
 	}
-	written := counts{samples: res.Samples, histograms: res.Histograms, exemplars: res.Exemplars}
 	for _, e := range []struct {
 		kind string
 		n    int
-	}{{"sample", written.samples}, {"histogram", written.histograms}, {"exemplar", written.exemplars}} {
+	}{{"sample", res.Samples}, {"histogram", res.Histograms}, {"exemplar", res.Exemplars}} {
 		if e.n > 0 {
 			a.metrics.samples.WithLabelValues(protocol, e.kind).Add(float64(e.n))
 		}
 	}
-	return written, nil
+	return res, nil
 }
 
 // tellRefused hands what the decoder refused to the configured listener.
