@@ -51,7 +51,7 @@ func (e *Engine) Close() error { return e.engine.Close() }
 
 // NewInstantQuery implements promengine.QueryEngine.
 func (e *Engine) NewInstantQuery(ctx context.Context, q promstorage.Queryable, opts promengine.QueryOpts, qs string, ts time.Time) (promengine.Query, error) {
-	build := func(text string) (promengine.Query, error) {
+	build := func(ctx context.Context, text string) (promengine.Query, error) {
 		return e.engine.NewInstantQuery(ctx, q, opts, text, ts)
 	}
 	return e.newQuery(ctx, q, build, e.gridRange(opts, ts, ts, 0), qs)
@@ -59,15 +59,18 @@ func (e *Engine) NewInstantQuery(ctx context.Context, q promstorage.Queryable, o
 
 // NewRangeQuery implements promengine.QueryEngine.
 func (e *Engine) NewRangeQuery(ctx context.Context, q promstorage.Queryable, opts promengine.QueryOpts, qs string, start, end time.Time, step time.Duration) (promengine.Query, error) {
-	build := func(text string) (promengine.Query, error) {
+	build := func(ctx context.Context, text string) (promengine.Query, error) {
 		return e.engine.NewRangeQuery(ctx, q, opts, text, start, end, step)
 	}
 	return e.newQuery(ctx, q, build, e.gridRange(opts, start, end, step), qs)
 }
 
+// buildQuery builds a query of a text; it may wait for a slot while it parses.
+type buildQuery func(ctx context.Context, text string) (promengine.Query, error)
+
 // newQuery builds the plain query first, so that every error is the engine's own.
-func (e *Engine) newQuery(ctx context.Context, q promstorage.Queryable, build func(string) (promengine.Query, error), r gridRange, qs string) (promengine.Query, error) {
-	plain, err := build(qs)
+func (e *Engine) newQuery(ctx context.Context, q promstorage.Queryable, build buildQuery, r gridRange, qs string) (promengine.Query, error) {
+	plain, err := build(ctx, qs)
 	if err != nil {
 		return nil, err
 	}
@@ -123,7 +126,7 @@ type plannedQuery struct {
 	promengine.Query
 	engine  *Engine
 	run     *planRun
-	build   func(text string) (promengine.Query, error)
+	build   buildQuery
 	mu      sync.Mutex // guards planned and cancel
 	cancel  context.CancelFunc
 	planned promengine.Query // nil if nothing was pushed
@@ -153,7 +156,7 @@ func (q *plannedQuery) Exec(ctx context.Context) *promengine.Result {
 	if !q.run.pushed() {
 		return q.Query.Exec(ctx)
 	}
-	planned, err := q.engine.parser.prepare(q.run.expr, q.build)
+	planned, err := q.engine.parser.prepare(ctx, q.run.expr, q.build)
 	if err != nil {
 		return &promengine.Result{Err: fmt.Errorf("build planned query: %w", err)}
 	}
@@ -210,11 +213,11 @@ func (p *preparedParser) ParseExpr(text string) (parser.Expr, error) {
 }
 
 // prepare builds a query of expr.
-func (p *preparedParser) prepare(expr parser.Expr, build func(text string) (promengine.Query, error)) (promengine.Query, error) {
+func (p *preparedParser) prepare(ctx context.Context, expr parser.Expr, build buildQuery) (promengine.Query, error) {
 	text := fmt.Sprintf("\xffplan-%d", p.next.Add(1))
 	p.trees.Store(text, expr)
 	defer p.trees.Delete(text)
-	return build(text)
+	return build(ctx, text)
 }
 
 type contextKey uint8

@@ -1,0 +1,394 @@
+package promql
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/prometheus/model/histogram"
+	"github.com/prometheus/prometheus/model/labels"
+	promengine "github.com/prometheus/prometheus/promql"
+	"github.com/prometheus/prometheus/promql/parser"
+	promstorage "github.com/prometheus/prometheus/storage"
+	"github.com/prometheus/prometheus/util/teststorage"
+
+	"github.com/luminate/luminate/storage"
+	"github.com/luminate/luminate/storage/storagetest"
+)
+
+// differential runs one query three ways: planned and unplanned over a Store, and
+// by upstream's engine over upstream's storage.
+type differential struct {
+	store    *Queryable
+	upstream promstorage.Queryable
+	planned  *Engine
+	plain    *Engine
+	start    int64
+	pushed   int // queries of which a part was pushed
+}
+
+// differentialEnd is the last sample's time.
+const differentialEnd = 1_700_000_100_000
+
+func newDifferential(t testing.TB, rng *rand.Rand) *differential {
+	t.Helper()
+	cfg := storagetest.DefaultModelConfig()
+	cfg.RetentionDays = 0
+	model := storagetest.NewModelWith(cfg)
+	d := &differential{start: differentialEnd - 3_600_000}
+	randomData(t, model, rng, d.start)
+	d.store = NewQueryable(model, QueryableOptions{Tenant: func(context.Context) storage.Tenant { return testTenant }})
+	d.upstream = upstreamCopy(t, model)
+	opts := promengine.EngineOpts{
+		MaxSamples: 1e7, Timeout: time.Minute, EnableAtModifier: true, EnableNegativeOffset: true,
+		NoStepSubqueryIntervalFn: func(int64) int64 { return 60_000 },
+	}
+	d.planned = NewEngine(opts, PlannerOptions{Enabled: true})
+	d.plain = NewEngine(opts, PlannerOptions{})
+	t.Cleanup(func() {
+		_ = d.planned.Close()
+		_ = d.plain.Close()
+	})
+	return d
+}
+
+// randomData is an hour of counters with resets, gauges, bare metrics that are
+// given to rate, classic and native histograms; with gaps, staleness markers, NaN,
+// infinities, late and duplicate samples, and other tenants.
+func randomData(t testing.TB, store storage.Store, rng *rand.Rand, start int64) {
+	t.Helper()
+	b := new(storage.Batch)
+	for _, metric := range []string{"c_total", "gauge", "odd"} {
+		for i := range 12 {
+			ls := storage.LabelsFromStrings("__name__", metric, "job", string(rune('a'+i%3)), "instance", fmt.Sprint(i), "le", "")
+			b.Add(ls, randomSamples(rng, metric, start)...)
+		}
+	}
+	for _, le := range []string{"0.1", "1", "+Inf"} {
+		for i := range 3 {
+			b.Add(storage.LabelsFromStrings("__name__", "h_bucket", "le", le, "instance", fmt.Sprint(i)), randomSamples(rng, "c_total", start)...)
+		}
+	}
+	var hs []storage.HistogramSample
+	for at := start; at < differentialEnd; at += 15_000 {
+		n := uint64(at-start)/15_000 + 1
+		hs = append(hs, storage.HistogramSample{T: at, H: &histogram.Histogram{
+			Count: n, Sum: float64(n), PositiveSpans: []histogram.Span{{Length: 1}}, PositiveBuckets: []int64{int64(n)},
+		}})
+	}
+	b.AddHistograms(storage.LabelsFromStrings("__name__", "native", "instance", "0"), hs...)
+	b.Add(storage.LabelsFromStrings("__name__", "native", "instance", "1"), randomSamples(rng, "gauge", start)...)
+	storagetest.MustAppend(t, store, testTenant.String(), b)
+	other := new(storage.Batch)
+	other.Add(storage.LabelsFromStrings("__name__", "gauge", "job", "a", "instance", "0"), storage.Sample{T: differentialEnd, V: 1e6})
+	storagetest.MustAppend(t, store, "neighbour", other)
+}
+
+func randomSamples(rng *rand.Rand, metric string, start int64) []storage.Sample {
+	var out []storage.Sample
+	v := float64(rng.IntN(100))
+	for at := start + rng.Int64N(15_000); at <= differentialEnd; at += 15_000 {
+		if rng.IntN(10) == 0 {
+			at += rng.Int64N(600_000) / int64(1+rng.IntN(20))
+			continue
+		}
+		switch metric {
+		case "c_total":
+			if v += float64(rng.IntN(20)); rng.IntN(40) == 0 {
+				v = float64(rng.IntN(5))
+			}
+		default:
+			v = math.Round(rng.NormFloat64()*1000) / 100
+		}
+		s := storage.Sample{T: at, V: v}
+		if metric == "odd" {
+			switch rng.IntN(30) {
+			case 0:
+				s.V = math.NaN()
+			case 1:
+				s.V = math.Inf(1)
+			case 2:
+				s.V = math.Inf(-1)
+			case 3:
+				s.V = 1e300
+			}
+		}
+		if rng.IntN(50) == 0 {
+			s.V = storage.StaleNaN
+		}
+		out = append(out, s)
+		if rng.IntN(20) == 0 {
+			out = append(out, storage.Sample{T: at, V: s.V + 1}) // a duplicate
+		}
+		if n := len(out); rng.IntN(20) == 0 && n > 1 {
+			out[n-1], out[n-2] = out[n-2], out[n-1] // late
+		}
+	}
+	return out
+}
+
+// upstreamCopy puts what store holds, resolved, into upstream's own storage.
+func upstreamCopy(t testing.TB, store storage.Store) promstorage.Queryable {
+	t.Helper()
+	db := teststorage.New(t)
+	app := db.AppenderV2(t.Context())
+	for s, err := range store.Select(t.Context(), testTenant, storage.Selection{MinT: math.MinInt64 / 4, MaxT: math.MaxInt64 / 4}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		ls := s.Labels.Prometheus()
+		for _, x := range s.Samples {
+			if _, err := app.Append(0, ls, 0, x.T, x.V, nil, nil, promstorage.AppendV2Options{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, h := range s.Histograms {
+			if _, err := app.Append(0, ls, 0, h.T, 0, h.H, h.FH, promstorage.AppendV2Options{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := app.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	return db
+}
+
+func pick[T any](rng *rand.Rand, of ...T) T { return of[rng.IntN(len(of))] }
+
+// randomQuery makes a query that has parts to push, parts not to push, and an
+// engine on top.
+func randomQuery(rng *rand.Rand) string {
+	a := randomAggregation(rng)
+	switch rng.IntN(16) {
+	case 0:
+		return a + pick(rng, " + ", " / ", " > ", " == bool ", " unless ", " or ", " and ") + randomAggregation(rng)
+	case 1:
+		return a + pick(rng, " * ", " - ", " ^ ") + pick(rng, "2", "0.5", "-1")
+	case 2:
+		return pick(rng, "abs", "sort", "ceil", "timestamp", "absent", "scalar", "sort_desc") + "(" + a + ")"
+	case 3:
+		return "label_replace(" + a + `, "x", "$1-", "job", "(.*)")`
+	case 4:
+		return pick(rng, "max_over_time", "avg_over_time", "rate") + "((" + a + ")[10m:1m])"
+	case 5:
+		return "histogram_quantile(0.9, sum by (le) (rate(h_bucket[5m])))"
+	case 6:
+		return pick(rng, "sum", "max", "count") + pick(rng, "", " by (job)") + " (" + a + ")"
+	case 7:
+		return "-" + a
+	case 8:
+		return randomInner(rng)
+	default:
+		return a
+	}
+}
+
+func randomAggregation(rng *rand.Rand) string {
+	op := pick(rng, "sum", "avg", "count", "min", "max", "stddev", "stdvar", "group", "quantile", "sum", "topk", "bottomk", "count_values")
+	param := ""
+	switch op {
+	case "quantile":
+		param = pick(rng, "0.5", "0.9", "0", "1", "-1", "2", "NaN") + ", "
+	case "topk", "bottomk":
+		param = pick(rng, "1", "3", "100", "0", "(2)", "-1") + ", "
+	case "count_values":
+		param = `"v", `
+	}
+	grouping := pick(rng, "", "", " by (job)", " by (job, instance)", " without (instance)", " by (nothing)", " without ()", " by (__name__)", " without (job)")
+	return op + grouping + " (" + param + randomInner(rng) + ")"
+}
+
+func randomInner(rng *rand.Rand) string {
+	metric := pick(rng, "c_total", "c_total", "gauge", "gauge", "odd", "h_bucket", "native", "nothing", `{job="a"}`, `{__name__=~"c.*"}`)
+	if metric[0] != '{' {
+		metric += pick(rng, "", "", `{job="a"}`, `{job!="a"}`, `{instance=~"1.*|2"}`, `{job=~"nothing"}`)
+	}
+	modifier := pick(rng, "", "", "", " offset 7m", " offset -90s", " @ 1699999000", " @ end()")
+	if rng.IntN(3) == 0 {
+		return metric + modifier
+	}
+	f := pick(rng, "rate", "increase", "delta", "irate", "idelta", "avg_over_time", "sum_over_time", "count_over_time",
+		"min_over_time", "max_over_time", "stddev_over_time", "stdvar_over_time", "last_over_time", "present_over_time",
+		"changes", "resets", "deriv", "quantile_over_time", "rate")
+	arg := metric + pick(rng, "[1m]", "[5m]", "[5m]", "[17m]", "[20s]", "[1h]", "[1ms]") + modifier
+	if f == "quantile_over_time" {
+		return f + "(" + pick(rng, "0.3", "1", "2") + ", " + arg + ")"
+	}
+	return f + "(" + arg + ")"
+}
+
+// answerOf is a result in comparable form.
+type answerOf struct {
+	err         string
+	annotations []string
+	series      map[string][]promengine.FPoint
+	histograms  int
+}
+
+func (d *differential) run(t testing.TB, e promengine.QueryEngine, q promstorage.Queryable, text string, start, end time.Time, step time.Duration) answerOf {
+	t.Helper()
+	var query promengine.Query
+	var err error
+	if step == 0 {
+		query, err = e.NewInstantQuery(t.Context(), q, nil, text, start)
+	} else {
+		query, err = e.NewRangeQuery(t.Context(), q, nil, text, start, end, step)
+	}
+	if err != nil {
+		t.Fatalf("%s: %v", text, err)
+	}
+	defer query.Close()
+	res := query.Exec(t.Context())
+	if pq, ok := query.(*plannedQuery); ok && pq.run.pushed() {
+		d.pushed++
+	}
+	out := answerOf{series: map[string][]promengine.FPoint{}}
+	if res.Err != nil {
+		out.err = res.Err.Error()
+		return out
+	}
+	warnings, infos := res.Warnings.AsStrings(text, 0, 0)
+	out.annotations = append(warnings, infos...)
+	slices.Sort(out.annotations)
+	out.collect(res.Value)
+	return out
+}
+
+func (a *answerOf) collect(v parser.Value) {
+	add := func(ls labels.Labels, t int64, f float64, h *histogram.FloatHistogram) {
+		if h != nil {
+			a.histograms++
+			return
+		}
+		a.series[ls.String()] = append(a.series[ls.String()], promengine.FPoint{T: t, F: f})
+	}
+	switch v := v.(type) {
+	case promengine.Matrix:
+		for _, s := range v {
+			for _, p := range s.Floats {
+				add(s.Metric, p.T, p.F, nil)
+			}
+			for _, p := range s.Histograms {
+				add(s.Metric, p.T, 0, p.H)
+			}
+		}
+	case promengine.Vector:
+		for _, s := range v {
+			add(s.Metric, s.T, s.F, s.H)
+		}
+	case promengine.Scalar:
+		add(labels.EmptyLabels(), v.T, v.V, nil)
+	}
+}
+
+// valuesAt is a with its series' labels forgotten: which of several equal values
+// topk picks is open.
+func (a answerOf) valuesAt() answerOf {
+	out := a
+	all := []promengine.FPoint{}
+	for _, ps := range a.series {
+		all = append(all, ps...)
+	}
+	slices.SortFunc(all, func(x, y promengine.FPoint) int {
+		if x.T != y.T {
+			return int(x.T - y.T)
+		}
+		return storage.CompareValues(x.F, y.F)
+	})
+	out.series = map[string][]promengine.FPoint{"": all}
+	return out
+}
+
+// diff tells the first difference, "" for none. Values may differ by what another
+// order of additions makes.
+func (a answerOf) diff(b answerOf) string {
+	switch {
+	case a.err != b.err:
+		return fmt.Sprintf("error %q, other %q", a.err, b.err)
+	case !slices.Equal(a.annotations, b.annotations):
+		return fmt.Sprintf("annotations %q, other %q", a.annotations, b.annotations)
+	case len(a.series) != len(b.series) || a.histograms != b.histograms:
+		return fmt.Sprintf("%d series and %d histograms, other %d and %d", len(a.series), a.histograms, len(b.series), b.histograms)
+	}
+	for ls, ps := range a.series {
+		other := b.series[ls]
+		if len(ps) != len(other) {
+			return fmt.Sprintf("%s has %d points, other %d", ls, len(ps), len(other))
+		}
+		for i, p := range ps {
+			if p.T != other[i].T || !near(p.F, other[i].F) {
+				return fmt.Sprintf("%s at %d is %v, other %v", ls, p.T, p, other[i])
+			}
+		}
+	}
+	return ""
+}
+
+func near(a, b float64) bool {
+	if a == b || math.IsNaN(a) && math.IsNaN(b) {
+		return true
+	}
+	return math.Abs(a-b) <= 1e-9*max(math.Abs(a), math.Abs(b), 1)
+}
+
+func (d *differential) check(t testing.TB, rng *rand.Rand) {
+	t.Helper()
+	text := randomQuery(rng)
+	start := d.start + rng.Int64N(3_600_000)
+	end, step := start, time.Duration(0)
+	if rng.IntN(3) > 0 {
+		end = start + rng.Int64N(1_200_000)
+		step = pick(rng, 15*time.Second, time.Minute, 5*time.Minute, 7777*time.Millisecond, time.Hour)
+	}
+	from, to := time.UnixMilli(start), time.UnixMilli(end)
+	planned := d.run(t, d.planned, d.store, text, from, to, step)
+	plain := d.run(t, d.plain, d.store, text, from, to, step)
+	upstream := d.run(t, d.plain, d.upstream, text, from, to, step)
+	if strings.Contains(text, "topk") || strings.Contains(text, "bottomk") {
+		planned, plain, upstream = planned.valuesAt(), plain.valuesAt(), upstream.valuesAt()
+	}
+	if msg := planned.diff(plain); msg != "" {
+		t.Errorf("%s at %d..%d step %s: planned: %s, unplanned", text, start, end, step, msg)
+	}
+	if msg := plain.diff(upstream); msg != "" {
+		t.Errorf("%s at %d..%d step %s: over our storage: %s, over upstream's", text, start, end, step, msg)
+	}
+}
+
+// TestPlannedIsUnplanned compares thousands of random queries over random data.
+func TestPlannedIsUnplanned(t *testing.T) {
+	rounds, queries := 4, 800
+	if testing.Short() {
+		rounds = 1
+	}
+	for seed := range uint64(rounds) {
+		rng := rand.New(rand.NewPCG(seed, 7))
+		d := newDifferential(t, rng)
+		for range queries {
+			d.check(t, rng)
+		}
+		if d.pushed < queries/5 {
+			t.Errorf("seed %d: of %d queries only %d were pushed", seed, queries, d.pushed)
+		}
+	}
+}
+
+// FuzzPlanner is the same for as long as wished.
+func FuzzPlanner(f *testing.F) {
+	for seed := range uint64(4) {
+		f.Add(seed + 100)
+	}
+	f.Fuzz(func(t *testing.T, seed uint64) {
+		rng := rand.New(rand.NewPCG(seed, 11))
+		d := newDifferential(t, rng)
+		for range 30 {
+			d.check(t, rng)
+		}
+	})
+}
