@@ -151,6 +151,26 @@ func (l *Log) rotate() error {
 	return nil
 }
 
+// Rotate begins a new, empty segment, so that TruncateBefore can remove every
+// record there is. It belongs to the same goroutine as Append.
+func (l *Log) Rotate() error {
+	l.write.Lock()
+	defer l.write.Unlock()
+	if err := l.usable(); err != nil {
+		return fmt.Errorf("rotate log: %w", err)
+	}
+	if l.active == nil && l.skipFrom == 0 && l.next == 1 {
+		return nil // nothing was ever written
+	}
+	if err := l.syncLocked(); err != nil {
+		return err
+	}
+	if err := l.rotate(); err != nil {
+		return fmt.Errorf("rotate log: %w", err)
+	}
+	return l.syncLocked()
+}
+
 // create makes a segment file that begins with start. When it fails without
 // breaking the log, no file is left behind.
 func (l *Log) create(path string, start []byte) (file, error) {

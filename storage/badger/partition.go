@@ -1,0 +1,372 @@
+package badger
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	badgerdb "github.com/dgraph-io/badger/v4"
+
+	"github.com/luminate/luminate/storage/badger/internal/block"
+	"github.com/luminate/luminate/storage/badger/internal/index"
+	"github.com/luminate/luminate/storage/badger/internal/wal"
+)
+
+// partition is one UTC day of one tenant: it owns its series numbers, its index,
+// its share of the head and its blocks. An open partition has index and head in
+// memory; of a closed one only this struct is left.
+type partition struct {
+	tenant *tenant
+	day    int32
+
+	// mu guards the index. The committer alone changes it.
+	mu          sync.RWMutex
+	idx         *index.Mem // nil while closed
+	unlogged    []uint32   // new series whose log record is not written yet
+	unpersisted []uint32   // new series that are in the log only
+	closedLSN   uint64     // when last closed
+
+	// seriesSeq is the number of the next row of series; snapshots and closing,
+	// which exclude each other, use it.
+	seriesSeq uint32
+
+	// The rest is guarded by the head's lock.
+	groups  []*group
+	applied uint64 // LSN of the last record applied
+	epoch   uint64 // counts what left the head for blocks
+
+	tombstones atomic.Pointer[[]tombstone]
+	exemplars  exemplarStore
+	lastWrite  atomic.Int64 // clock, ms
+	dropped    atomic.Bool
+}
+
+func newPartition(tn *tenant, day int32) *partition {
+	p := &partition{tenant: tn, day: day}
+	p.tombstones.Store(&[]tombstone{})
+	return p
+}
+
+// partitionKind says how Badger's rows of a partition are to be read.
+type partitionKind byte
+
+const (
+	partitionOpen    partitionKind = 0 // the series rows, and what snapshot and log add
+	partitionClosed  partitionKind = 1 // all series and samples up to lsn are in Badger, the index packed
+	partitionDropped partitionKind = 2 // what the log has of it up to lsn is gone for good
+)
+
+// partitionState is what Badger keeps of a partition.
+type partitionState struct {
+	kind partitionKind
+	lsn  uint64
+}
+
+func (s partitionState) encode() []byte {
+	return binary.BigEndian.AppendUint64([]byte{byte(s.kind)}, s.lsn)
+}
+
+func decodePartitionState(b []byte) (partitionState, error) {
+	if len(b) != 9 || b[0] > byte(partitionDropped) {
+		return partitionState{}, fmt.Errorf("state of a partition: %w", errDamaged)
+	}
+	return partitionState{kind: partitionKind(b[0]), lsn: binary.BigEndian.Uint64(b[1:])}, nil
+}
+
+func (p *partition) mint() int64 { return dayStart(p.day) }
+func (p *partition) maxt() int64 { return dayStart(p.day+1) - 1 }
+
+// refOf returns the number of a known series, else noRef. The caller holds p.mu.
+func (p *partition) refOf(h index.Hash128) uint32 {
+	if p.idx != nil {
+		if id, ok := p.idx.Lookup(h); ok {
+			return id
+		}
+	}
+	return noRef
+}
+
+// group returns a group of the head, nil if there is none. The caller holds the
+// head's lock.
+func (p *partition) group(n uint32) *group {
+	if int(n) < len(p.groups) {
+		return p.groups[n]
+	}
+	return nil
+}
+
+// addGroups makes head groups; the caller holds the head's lock.
+func (h *head) addGroups(p *partition, numbers []uint32) {
+	for _, n := range numbers {
+		for int(n) >= len(p.groups) {
+			p.groups = append(p.groups, nil)
+		}
+		if p.groups[n] == nil {
+			p.groups[n] = &group{target: h.firstTarget(n)}
+		}
+	}
+}
+
+// firstTarget spreads the first flush of groups that were made together, so that
+// they do not fall due together for ever after.
+func (h *head) firstTarget(n uint32) uint16 {
+	half := uint32(h.flushSamples+1) / 2
+	spread := uint32(h.flushSamples) - half + 1
+	return uint16(half + (n*2654435761>>16)%spread)
+}
+
+// createMissing gives every missing series of the share its number, making those
+// that are new.
+func (p *partition) createMissing(r *request, pr *partRequest) error {
+	var groups []uint32
+	created := 0
+	p.mu.Lock()
+	for i := range pr.missing {
+		m := &pr.missing[i]
+		id, ok := p.idx.Lookup(m.hash)
+		if !ok {
+			var err error
+			if id, err = p.idx.Create(m.hash, r.batch.At(m.series).Labels); err != nil {
+				p.mu.Unlock()
+				return fmt.Errorf("create series: %w", err)
+			}
+			p.unlogged = append(p.unlogged, id)
+			p.unpersisted = append(p.unpersisted, id)
+			created++
+			if g := id / block.GroupSize; len(groups) == 0 || groups[len(groups)-1] != g {
+				groups = append(groups, g)
+			}
+		}
+		m.fill(pr, id)
+	}
+	p.mu.Unlock()
+	if created > 0 {
+		db := r.db
+		db.head.mu.Lock()
+		db.head.addGroups(p, groups)
+		db.head.mu.Unlock()
+		db.openSeries.Add(int64(created))
+		db.met.series.Add(float64(created))
+	}
+	return nil
+}
+
+func (m *missingSeries) fill(pr *partRequest, id uint32) {
+	for i := m.from; i < m.to; i++ {
+		pr.samples.Ref[i] = id
+	}
+	for i := m.histFrom; i < m.histTo; i++ {
+		pr.hists[i].ref = id
+	}
+	for i := m.exempFrom; i < m.exempTo; i++ {
+		pr.exemplars[i].ref = id
+	}
+}
+
+// ensurePartition finds, makes or opens a partition; only the committer and
+// recovery call it.
+func (db *DB) ensurePartition(tn *tenant, day int32) (*partition, error) {
+	p := tn.part(day)
+	if p == nil {
+		p = newPartition(tn, day)
+		p.idx = index.NewMem()
+		p.applied = db.applied.Load()
+		tn.mu.Lock()
+		tn.parts[day] = p
+		tn.mu.Unlock()
+		db.openParts.Add(1)
+		return p, nil
+	}
+	if p.idx != nil { // only the committer changes it
+		return p, nil
+	}
+	if err := db.loadPartition(p); err != nil {
+		return nil, fmt.Errorf("open day %d of tenant %q: %w", day, tn.name, err)
+	}
+	return p, nil
+}
+
+// loadPartition brings a closed partition back into memory, for late samples.
+func (db *DB) loadPartition(p *partition) error {
+	// From now on the packed index may be incomplete.
+	state := partitionState{lsn: db.applied.Load()}
+	if err := db.put(partitionKey(p.day, p.tenant.id), state.encode()); err != nil {
+		return err
+	}
+	idx, rows, err := db.readSeries(p)
+	if err != nil {
+		return err
+	}
+	groups, err := db.readGroups(p, idx)
+	if err != nil {
+		return err
+	}
+	if err := db.loadExemplars(p); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	p.idx, p.seriesSeq = idx, rows
+	p.mu.Unlock()
+	db.head.mu.Lock()
+	p.groups = groups
+	p.applied = max(p.applied, db.applied.Load())
+	p.epoch++
+	db.head.mu.Unlock()
+	db.openParts.Add(1)
+	db.openSeries.Add(int64(idx.SeriesCount()))
+	return nil
+}
+
+// readSeries rebuilds the index from the rows of series; rows is the number of the
+// next one. Damaged rows are reported, and new series kept away from their numbers.
+func (db *DB) readSeries(p *partition) (idx *index.Mem, rows uint32, err error) {
+	idx = index.NewMem()
+	var dec wal.SeriesDecoder
+	lost := 0
+	prefix := p.rowPrefix(rowSeries)
+	err = db.scan(prefix, func(key, value []byte, err error) error {
+		if len(key) == len(prefix)+4 {
+			seq := binary.BigEndian.Uint32(key[len(prefix):])
+			if seq != rows {
+				lost++
+			}
+			rows = seq + 1
+		}
+		if err == nil {
+			err = dec.Decode(value, func(_ wal.RecordHeader, id uint32, labels []byte) error {
+				return idx.Insert(id, db.hash(labels), labels)
+			})
+		}
+		if err != nil {
+			lost++
+			db.met.damaged.Inc()
+			db.logger.Error("a row of series is damaged: its series are lost", "tenant", p.tenant.name, "day", p.day, "err", err)
+			db.recovery.DamagedRows++
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, 0, fmt.Errorf("read series: %w", err)
+	}
+	if lost > 0 {
+		bound, err := db.highestGroup(p)
+		if err != nil {
+			return nil, 0, err
+		}
+		idx.Seal(bound + 1)
+	}
+	return idx, rows, nil
+}
+
+// highestGroup returns the highest group that has a flush mark.
+func (db *DB) highestGroup(p *partition) (n uint32, err error) {
+	prefix := p.rowPrefix(rowFlushed)
+	err = db.scan(prefix, func(key, _ []byte, _ error) error {
+		if len(key) == len(prefix)+4 {
+			n = max(n, binary.BigEndian.Uint32(key[len(prefix):]))
+		}
+		return nil
+	})
+	return n, err
+}
+
+// readGroups makes the head groups of an index, with the LSNs up to which they are
+// in blocks.
+func (db *DB) readGroups(p *partition, idx *index.Mem) ([]*group, error) {
+	groups := make([]*group, idx.NextGroup())
+	for n := range groups {
+		if idx.GroupMask(uint32(n)) != 0 {
+			groups[n] = &group{target: db.head.firstTarget(uint32(n))}
+		}
+	}
+	prefix := p.rowPrefix(rowFlushed)
+	err := db.scan(prefix, func(key, value []byte, err error) error {
+		if err == nil && (len(key) != len(prefix)+4 || len(value) != 8) {
+			err = errDamaged
+		}
+		if err != nil {
+			// Replaying what is in a block already does no harm.
+			db.logger.Warn("a flush mark is damaged, samples may be replayed twice", "tenant", p.tenant.name, "day", p.day, "err", err)
+			return nil
+		}
+		if n := binary.BigEndian.Uint32(key[len(prefix):]); int(n) < len(groups) && groups[n] != nil {
+			groups[n].flushed = binary.BigEndian.Uint64(value)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read flush marks: %w", err)
+	}
+	return groups, nil
+}
+
+// persistSeries writes the series that are in the log only as rows of their own, so
+// that the log can be cut. The caller holds db.snapMu.
+func (db *DB) persistSeries(p *partition) error {
+	p.mu.RLock()
+	n := len(p.unpersisted)
+	if n == 0 || p.idx == nil {
+		p.mu.RUnlock()
+		return nil
+	}
+	ids := p.unpersisted[:n:n]
+	var rows [][]byte
+	var enc wal.SeriesEncoder
+	var labels []byte
+	var err error
+	enc.Reset(p.tenant.id, p.day)
+	for i, id := range ids {
+		if labels, err = p.idx.AppendLabels(labels[:0], id); err != nil {
+			break
+		}
+		enc.Add(id, labels)
+		if enc.Size() < maxSeriesRowBytes && i+1 < n {
+			continue
+		}
+		var row []byte
+		if row, err = enc.AppendTo(nil); err != nil {
+			break
+		}
+		rows = append(rows, row)
+		enc.Reset(p.tenant.id, p.day)
+	}
+	p.mu.RUnlock()
+	if err != nil {
+		return fmt.Errorf("encode series: %w", err)
+	}
+	if err := db.writeSeriesRows(p, rows); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	p.unpersisted = append([]uint32(nil), p.unpersisted[n:]...)
+	p.mu.Unlock()
+	return nil
+}
+
+// maxSeriesRowBytes bounds a row before compression, far below the largest value
+// that Badger takes.
+const maxSeriesRowBytes = 256 << 10
+
+func (db *DB) writeSeriesRows(p *partition, rows [][]byte) error {
+	db.kvMu.RLock()
+	defer db.kvMu.RUnlock()
+	wb := db.kv.NewWriteBatch()
+	defer wb.Cancel()
+	state := partitionState{lsn: db.applied.Load()}
+	key := partitionKey(p.day, p.tenant.id)
+	err := wb.Set(key, sealValue(key, state.encode()))
+	for i, row := range rows {
+		key := p.seriesKey(p.seriesSeq + uint32(i))
+		err = errors.Join(err, wb.Set(key, sealValue(key, row)))
+	}
+	if err = errors.Join(err, wb.Flush()); err != nil {
+		return fmt.Errorf("write series: %w", err)
+	}
+	p.seriesSeq += uint32(len(rows))
+	return nil
+}
+
+// view opens a read transaction.
+func (db *DB) view() *badgerdb.Txn { return db.kv.NewTransaction(false) }

@@ -1,0 +1,519 @@
+package badger
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"slices"
+	"time"
+
+	badgerdb "github.com/dgraph-io/badger/v4"
+
+	"github.com/luminate/luminate/storage"
+	"github.com/luminate/luminate/storage/badger/internal/block"
+	"github.com/luminate/luminate/storage/badger/internal/wal"
+)
+
+// RecoveryReport tells what the last start found.
+type RecoveryReport struct {
+	Duration        time.Duration
+	ReplayedRecords uint64
+	ReplayedBytes   int64
+	// TornBytes were cut from the log's end: a write that was never acknowledged.
+	TornBytes int64
+	// LostRecords are log records that could not be read; the damaged files are kept.
+	LostRecords uint64
+	LostUnknown bool // there may be more: the log's end is damaged
+	// OrphanSamples were in the log, but not the record of their series.
+	OrphanSamples uint64
+	DamagedFiles  []string // kept beside the log, or snapshots that were not used
+	DamagedRows   int      // rows of series, exemplars or settings that could not be read
+}
+
+// Clean tells whether everything acknowledged was there.
+func (r *RecoveryReport) Clean() bool {
+	return r.LostRecords == 0 && !r.LostUnknown && r.OrphanSamples == 0 && r.DamagedRows == 0 && len(r.DamagedFiles) == 0
+}
+
+// Recovery returns the report of Open.
+func (db *DB) Recovery() RecoveryReport { return db.recovery }
+
+// replay is the state of one recovery.
+type replay struct {
+	db      *DB
+	samples wal.Samples
+	dec     wal.SamplesDecoder
+	series  wal.SeriesDecoder
+	states  map[partitionID]partitionState
+	maxLSN  uint64
+	prev    uint64
+	gap     bool
+}
+
+type partitionID struct {
+	tenant uint32
+	day    int32
+}
+
+// recover reads what the last process left: Badger's rows, the newest snapshot, the
+// log behind it.
+func (db *DB) recover() error {
+	began := time.Now()
+	r := &replay{db: db, states: map[partitionID]partitionState{}}
+	db.replay = r
+	defer func() { db.replay = nil }()
+	for _, step := range []func() error{r.readTenants, r.readSettings, r.readPartitions} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	start, err := r.readSnapshot()
+	if err != nil {
+		return fmt.Errorf("read snapshot: %w", err)
+	}
+	cfg := wal.DefaultConfig()
+	cfg.Sync = wal.SyncMode(db.cfg.WALSync)
+	log, report, err := wal.Open(filepath.Join(db.cfg.Dir, walDir), cfg, start, db.logger, r.apply)
+	if err != nil {
+		return fmt.Errorf("replay log: %w", err)
+	}
+	db.wal.Store(log)
+	log.AdvanceLSN(max(r.maxLSN, start))
+	r.note(report)
+	r.finish(log.LastLSN())
+	db.recovery.Duration = time.Since(began)
+	db.met.lostRecords.Add(float64(db.recovery.LostRecords))
+	db.met.lostSamples.Add(float64(db.recovery.OrphanSamples))
+	rep := &db.recovery
+	attrs := []any{
+		"duration", rep.Duration, "records", rep.ReplayedRecords, "bytes", rep.ReplayedBytes, "tornBytes", rep.TornBytes,
+		"partitions", db.openParts.Load(), "series", db.openSeries.Load(),
+	}
+	if rep.Clean() {
+		db.logger.Info("recovered", attrs...)
+		return nil
+	}
+	db.logger.Error("recovered with losses: see the runbook on damaged data", append(attrs,
+		"lostRecords", rep.LostRecords, "orphanSamples", rep.OrphanSamples, "damagedRows", rep.DamagedRows, "damagedFiles", rep.DamagedFiles)...)
+	return nil
+}
+
+func (r *replay) note(w wal.RecoveryReport) {
+	rep := &r.db.recovery
+	rep.ReplayedRecords, rep.ReplayedBytes, rep.TornBytes = w.Records, w.Bytes, w.TornBytes
+	rep.LostRecords = w.LostRecords
+	for _, d := range w.Damages {
+		rep.LostUnknown = rep.LostUnknown || d.LostUnknown
+		name := d.Kept
+		if name == "" {
+			name = d.Segment
+		}
+		if !slices.Contains(rep.DamagedFiles, name) {
+			rep.DamagedFiles = append(rep.DamagedFiles, name)
+		}
+	}
+	for _, err := range w.RepairErrors {
+		r.db.logger.Error("a damaged log segment could not be repaired", "err", err)
+	}
+}
+
+// readTenants loads names and numbers. Losing one would lose all its data, so damage
+// here is an error.
+func (r *replay) readTenants() error {
+	db := r.db
+	err := db.scan([]byte{keyTenantGone}, func(key, _ []byte, err error) error {
+		if err != nil || len(key) != 5 {
+			return errors.Join(err, fmt.Errorf("mark of a deleted tenant: %w", errDamaged))
+		}
+		id := binary.BigEndian.Uint32(key[1:])
+		db.gone[id] = true
+		db.nextTenant = max(db.nextTenant, id+1)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return db.scan([]byte{keyTenant}, func(key, value []byte, err error) error {
+		if err != nil {
+			return err
+		}
+		name, err := storage.ParseTenant(string(key[1:]))
+		if err != nil || len(value) != 4 {
+			return errors.Join(err, fmt.Errorf("tenant %q: %w", key[1:], errDamaged))
+		}
+		tn := newTenant(binary.BigEndian.Uint32(value), name.String())
+		db.tenants[tn.name], db.byID[tn.id] = tn, tn
+		db.nextTenant = max(db.nextTenant, tn.id+1)
+		return nil
+	})
+}
+
+// readSettings loads retention policies, metadata and the first day.
+func (r *replay) readSettings() error {
+	db := r.db
+	value, err := db.get([]byte{keyFirstDay})
+	switch {
+	case err == nil && len(value) == 4:
+		db.firstDay.Store(dayOfPart(binary.BigEndian.Uint32(value)))
+	case !errors.Is(err, badgerdb.ErrKeyNotFound):
+		return fmt.Errorf("read first day: %w", errors.Join(err, errDamaged))
+	}
+	err = db.scan([]byte{keyRetention}, func(key, value []byte, err error) error {
+		if err != nil || len(key) != 5 {
+			return errors.Join(err, fmt.Errorf("retention policies: %w", errDamaged))
+		}
+		if tn := db.byID[binary.BigEndian.Uint32(key[1:])]; tn != nil {
+			policies, err := decodePolicies(value)
+			if err != nil {
+				return err
+			}
+			tn.policies.Store(&policies)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return db.scan([]byte{keyMetadata}, func(key, value []byte, err error) error {
+		var m storage.Metadata
+		if err == nil && len(key) >= 5 {
+			rd := recordReader{b: value}
+			m = rd.metadata(string(key[5:]))
+			err = rd.err("metadata")
+		}
+		if err != nil {
+			db.recovery.DamagedRows++
+			db.logger.Error("metadata of a metric is damaged and lost", "err", err)
+			return nil
+		}
+		if tn := db.byID[binary.BigEndian.Uint32(key[1:])]; tn != nil {
+			tn.putMetadata([]storage.Metadata{m}, false)
+		}
+		return nil
+	})
+}
+
+// readPartitions makes the partitions, and loads those that are open.
+func (r *replay) readPartitions() error {
+	db := r.db
+	err := db.scan([]byte{keyPartition}, func(key, value []byte, err error) error {
+		day, tenant, ok := parsePartitionKey(key)
+		if err != nil || !ok {
+			return errors.Join(err, fmt.Errorf("state of a partition: %w", errDamaged))
+		}
+		state, err := decodePartitionState(value)
+		if err != nil {
+			return err
+		}
+		r.maxLSN = max(r.maxLSN, state.lsn)
+		r.states[partitionID{tenant, day}] = state
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for id, state := range r.states {
+		tn := db.byID[id.tenant]
+		if tn == nil || state.kind == partitionDropped || id.day < db.firstDay.Load() {
+			continue
+		}
+		p := newPartition(tn, id.day)
+		p.applied = state.lsn
+		if err := r.readTombstones(p); err != nil {
+			return err
+		}
+		if state.kind == partitionClosed {
+			p.closedLSN = state.lsn
+		} else if err := r.loadOpen(p); err != nil {
+			return fmt.Errorf("load day %d of tenant %q: %w", p.day, tn.name, err)
+		}
+		tn.parts[p.day] = p
+	}
+	return nil
+}
+
+func (r *replay) loadOpen(p *partition) error {
+	db := r.db
+	idx, rows, err := db.readSeries(p)
+	if err != nil {
+		return err
+	}
+	p.idx, p.seriesSeq = idx, rows
+	if p.groups, err = db.readGroups(p, idx); err != nil {
+		return err
+	}
+	for _, g := range p.groups {
+		if g != nil {
+			r.maxLSN = max(r.maxLSN, g.flushed)
+		}
+	}
+	db.openParts.Add(1)
+	db.openSeries.Add(int64(idx.SeriesCount()))
+	return db.loadExemplars(p)
+}
+
+func (r *replay) readTombstones(p *partition) error {
+	prefix := p.rowPrefix(rowTombstone)
+	var list []tombstone
+	err := r.db.scan(prefix, func(key, value []byte, err error) error {
+		if err != nil || len(key) != len(prefix)+8 {
+			return errors.Join(err, fmt.Errorf("tombstone: %w", errDamaged))
+		}
+		t, err := decodeTombstone(binary.BigEndian.Uint64(key[len(prefix):]), value)
+		if err != nil {
+			return err
+		}
+		r.maxLSN = max(r.maxLSN, t.lsn)
+		list = append(list, t)
+		return nil
+	})
+	p.tombstones.Store(&list)
+	return err
+}
+
+// readSnapshot fills the head from the newest sound snapshot and returns its LSN.
+func (r *replay) readSnapshot() (start uint64, err error) {
+	snap, problems, err := wal.OpenNewestSnapshot(filepath.Join(r.db.cfg.Dir, snapshotDir))
+	for _, p := range problems {
+		r.db.recovery.DamagedFiles = append(r.db.recovery.DamagedFiles, filepath.Base(p.Path))
+		r.db.logger.Error("a snapshot is damaged and was set aside", "file", p.Path, "err", p.Err)
+	}
+	if err != nil || snap == nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, snap.Close()) }()
+	for {
+		typ, payload, err := snap.Next()
+		if err == io.EOF {
+			return snap.LSN(), nil
+		}
+		if err != nil {
+			return 0, err
+		}
+		if typ != sectionGroups {
+			return 0, fmt.Errorf("section of type %d: %w", typ, errDamaged)
+		}
+		if err := r.db.restoreSection(payload); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// partition returns the partition that a record or snapshot of this LSN is for, nil
+// when it was deleted, dropped or closed since.
+func (r *replay) partition(tenant uint32, day int32, lsn uint64) (*partition, error) {
+	db := r.db
+	tn := db.byID[tenant]
+	if tn == nil {
+		if !db.gone[tenant] {
+			db.recovery.DamagedRows++
+			db.logger.Error("the log names a tenant that is not registered", "number", tenant)
+		}
+		return nil, nil
+	}
+	state := r.states[partitionID{tenant, day}]
+	if state.kind == partitionDropped && lsn <= state.lsn || day < db.firstDay.Load() {
+		return nil, nil
+	}
+	if p := tn.part(day); p != nil && p.idx == nil && lsn <= p.closedLSN {
+		return nil, nil
+	}
+	return db.ensurePartition(tn, day)
+}
+
+// apply replays one record.
+func (r *replay) apply(rec wal.Record) error {
+	if r.prev != 0 && rec.LSN != r.prev+1 {
+		r.gap = true // records are missing: series may be, too
+	}
+	r.prev = rec.LSN
+	r.db.applied.Store(rec.LSN)
+	err := r.applyRecord(rec)
+	if errors.Is(err, wal.ErrCorrupt) || errors.Is(err, errDamaged) {
+		// Its checksum is right, so this is a bug of the writer; what can be read is.
+		r.db.recovery.LostRecords++
+		r.db.logger.Error("a log record makes no sense and is skipped", "lsn", rec.LSN, "type", rec.Type, "err", err)
+		return nil
+	}
+	return err
+}
+
+func (r *replay) applyRecord(rec wal.Record) error {
+	switch rec.Type {
+	case wal.TypeSamples:
+		return r.applySamples(rec)
+	case wal.TypeSeries:
+		return r.applySeries(rec)
+	case wal.TypeHistogram:
+		tenant, day, rows, err := readHistogramRecord(rec.Payload)
+		if err != nil {
+			return err
+		}
+		return r.withPartition(tenant, day, rec.LSN, func(p *partition) {
+			r.db.recovery.OrphanSamples += uint64(r.db.head.applyHistograms(p, rows, rec.LSN))
+		})
+	case wal.TypeExemplar:
+		tenant, day, rows, err := readExemplarRecord(rec.Payload)
+		if err != nil {
+			return err
+		}
+		return r.withPartition(tenant, day, rec.LSN, func(p *partition) { r.db.head.applyExemplars(p, rows) })
+	case wal.TypeMetadata:
+		tenant, ms, err := readMetadataRecord(rec.Payload)
+		if tn := r.db.byID[tenant]; err == nil && tn != nil {
+			tn.putMetadata(ms, true)
+		}
+		return err
+	case wal.TypeDelete:
+		return r.applyDelete(rec)
+	default:
+		return fmt.Errorf("log record of type %d: %w", rec.Type, errDamaged)
+	}
+}
+
+func (r *replay) withPartition(tenant uint32, day int32, lsn uint64, fn func(*partition)) error {
+	p, err := r.partition(tenant, day, lsn)
+	if err != nil || p == nil {
+		return err
+	}
+	h := &r.db.head
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	fn(p)
+	p.applied = max(p.applied, lsn)
+	return nil
+}
+
+func (r *replay) applySamples(rec wal.Record) error {
+	hd, err := wal.ReadRecordHeader(rec.Payload)
+	if err != nil {
+		return err
+	}
+	p, err := r.partition(hd.Tenant, hd.Day, rec.LSN)
+	if err != nil || p == nil {
+		return err
+	}
+	r.samples.Reset(hd.Tenant, hd.Day)
+	if err := r.dec.Decode(rec.Payload, &r.samples); err != nil {
+		return err
+	}
+	if r.gap {
+		r.dropOrphans(p)
+	}
+	h := &r.db.head
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	r.db.recovery.OrphanSamples += uint64(h.applySamples(p, &r.samples, rec.LSN))
+	p.applied = max(p.applied, rec.LSN)
+	return nil
+}
+
+// dropOrphans takes out samples whose series record was lost, and counts them.
+func (r *replay) dropOrphans(p *partition) {
+	s := &r.samples
+	k := 0
+	for i, ref := range s.Ref {
+		if p.idx.GroupMask(ref/block.GroupSize)>>(ref%block.GroupSize)&1 == 0 {
+			r.db.recovery.OrphanSamples++
+			continue
+		}
+		s.Ref[k], s.T[k], s.V[k] = ref, s.T[i], s.V[i]
+		if len(s.ST) > 0 {
+			s.ST[k] = s.ST[i]
+		}
+		k++
+	}
+	s.Ref, s.T, s.V = s.Ref[:k], s.T[:k], s.V[:k]
+	if len(s.ST) > 0 {
+		s.ST = s.ST[:k]
+	}
+}
+
+func (r *replay) applySeries(rec wal.Record) error {
+	hd, err := wal.ReadRecordHeader(rec.Payload)
+	if err != nil {
+		return err
+	}
+	p, err := r.partition(hd.Tenant, hd.Day, rec.LSN)
+	if err != nil || p == nil {
+		return err
+	}
+	db := r.db
+	var groups []uint32
+	err = r.series.Decode(rec.Payload, func(_ wal.RecordHeader, id uint32, labels []byte) error {
+		hash := db.hash(labels)
+		if have, ok := p.idx.Lookup(hash); ok && have == id {
+			return nil
+		}
+		if err := p.idx.Insert(id, hash, labels); err != nil {
+			return fmt.Errorf("%w: %w", err, errDamaged)
+		}
+		p.unpersisted = append(p.unpersisted, id)
+		db.openSeries.Add(1)
+		if g := id / block.GroupSize; len(groups) == 0 || groups[len(groups)-1] != g {
+			groups = append(groups, g)
+		}
+		return nil
+	})
+	db.head.mu.Lock()
+	db.head.addGroups(p, groups)
+	p.applied = max(p.applied, rec.LSN)
+	db.head.mu.Unlock()
+	return err
+}
+
+func (r *replay) applyDelete(rec wal.Record) error {
+	d, err := readDeleteRecord(rec.Payload)
+	if err != nil {
+		return err
+	}
+	tn := r.db.byID[d.tenant]
+	if tn == nil {
+		return nil
+	}
+	row, err := r.db.readReceipt(tn, d.id)
+	if err == nil && row.ErasedAt != nil {
+		return nil // done, and the tombstones gone
+	}
+	if err != nil && !errors.Is(err, badgerdb.ErrKeyNotFound) {
+		return err
+	}
+	return r.db.applyDelete(tn, d, rec.LSN, row.MatchedSeries)
+}
+
+// finish sets what the engine needs to go on.
+func (r *replay) finish(last uint64) {
+	db := r.db
+	db.applied.Store(last)
+	for _, p := range db.allPartitions() {
+		p.applied = last
+		if p.idx == nil {
+			continue
+		}
+		if r.gap || db.recovery.DamagedRows > 0 {
+			p.idx.Seal(max(p.idx.NextGroup(), uint32(len(p.groups))))
+		}
+		for n, g := range p.groups {
+			if g == nil || p.idx.GroupMask(uint32(n)) != 0 {
+				continue
+			}
+			db.recovery.OrphanSamples += uint64(g.samples)
+			db.head.dropGroup(g)
+			p.groups[n] = nil
+		}
+	}
+	db.snapAt = db.now()
+}
+
+// replayPartition is replay.partition for the snapshot's groups.
+func (db *DB) replayPartition(tenant uint32, day int32, lsn uint64) *partition {
+	p, err := db.replay.partition(tenant, day, lsn)
+	if err != nil {
+		db.logger.Error("a partition of the snapshot cannot be opened", "day", day, "err", err)
+		db.recovery.DamagedRows++
+		return nil
+	}
+	return p
+}

@@ -1,0 +1,382 @@
+package badger
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"math/bits"
+	"slices"
+
+	"github.com/RoaringBitmap/roaring/v2"
+
+	"github.com/luminate/luminate/storage"
+	"github.com/luminate/luminate/storage/badger/internal/block"
+	"github.com/luminate/luminate/storage/badger/internal/index"
+)
+
+// isOpen tells whether the partition's index is in memory.
+func (p *partition) isOpen() bool {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return p.idx != nil
+}
+
+// withIndex calls fn with the partition's index, which it must not keep.
+func (db *DB) withIndex(p *partition, fn func(index.Reader) error) error {
+	p.mu.RLock()
+	if p.idx != nil {
+		defer p.mu.RUnlock()
+		return fn(p.idx)
+	}
+	p.mu.RUnlock()
+	r, done, err := db.packedIndex(p)
+	if err != nil {
+		return err
+	}
+	defer done()
+	return fn(r)
+}
+
+// selectIDs returns the series of a partition that match; an empty set for none.
+func (db *DB) selectIDs(ctx context.Context, p *partition, ms []*storage.Matcher) (ids *roaring.Bitmap, err error) {
+	err = db.withIndex(p, func(r index.Reader) error {
+		ids, err = r.Select(ctx, ms...)
+		return err
+	})
+	if err != nil {
+		if ctxErr := storage.ContextError(ctx, "select"); ctxErr != nil {
+			return nil, ctxErr
+		}
+		return nil, internal("select", err)
+	}
+	return ids, nil
+}
+
+// eachID calls fn for the series of the group that have samples.
+func (g *groupColumns) eachID(fn func(id uint32) error) error {
+	for m := g.mask; m != 0; m &= m - 1 {
+		if err := fn(g.group*block.GroupSize + uint32(bits.TrailingZeros64(m))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// selection is one Select at work.
+type selection struct {
+	db     *DB
+	tn     *tenant
+	s      storage.Selection
+	clock  clock
+	parts  []*partition
+	series int
+	count  int
+}
+
+func (db *DB) newSelection(tn *tenant, s storage.Selection) *selection {
+	c := db.clock(tn)
+	x := &selection{db: db, tn: tn, s: s, clock: c}
+	if !c.perMetric() {
+		s.MinT = max(s.MinT, c.cutoff(""))
+	}
+	if s.MinT <= s.MaxT {
+		x.parts = tn.partitions(max(s.MinT, c.first), s.MaxT)
+	}
+	return x
+}
+
+// Select implements storage.Store.
+func (db *DB) Select(ctx context.Context, t storage.Tenant, s storage.Selection) iter.Seq2[storage.Series, error] {
+	return func(yield func(storage.Series, error) bool) {
+		err := db.enter(ctx, "select", t)
+		if err == nil {
+			err = s.Validate()
+		}
+		if err != nil {
+			yield(storage.Series{}, err)
+			return
+		}
+		tn := db.lookupTenant(t)
+		if tn == nil {
+			return
+		}
+		x := db.newSelection(tn, s)
+		if s.Unsorted && len(x.parts) <= 1 {
+			err = x.stream(ctx, yield)
+		} else {
+			err = x.sorted(ctx, yield)
+		}
+		if err != nil && !errors.Is(err, errStop) {
+			yield(storage.Series{}, internal("select", err))
+		}
+	}
+}
+
+// errStop ends a scan whose receiver wants no more.
+var errStop = errors.New("stop")
+
+// stream yields series group by group as they are read, from one partition.
+func (x *selection) stream(ctx context.Context, yield func(storage.Series, error) bool) error {
+	for _, p := range x.parts {
+		err := x.scan(ctx, p, func(ss []storage.Series) error {
+			for _, s := range ss {
+				if x.s.Limit > 0 && x.series >= x.s.Limit {
+					return errStop
+				}
+				if err := x.add(s, true); err != nil {
+					return err
+				}
+				if !yield(s, nil) {
+					return errStop
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// add counts a series against the limits.
+func (x *selection) add(s storage.Series, isNew bool) error {
+	if isNew {
+		x.series++
+	}
+	x.count += len(s.Samples) + len(s.Histograms)
+	if x.s.MaxSeries > 0 && x.series > x.s.MaxSeries {
+		return storage.LimitErrorf(storage.KindTooLarge, "select", "max-series-per-query", "limits.maxSeriesPerQuery",
+			"the query selects more than %d series", x.s.MaxSeries)
+	}
+	if x.s.MaxSamples > 0 && x.count > x.s.MaxSamples {
+		return storage.LimitErrorf(storage.KindTooLarge, "select", "max-samples-per-query", "limits.maxSamplesPerQuery",
+			"the query selects more than %d samples", x.s.MaxSamples)
+	}
+	return nil
+}
+
+// sorted reads everything, joins the days of each series and yields in order of
+// labels. With a Limit, only the first series by labels are read at all.
+func (x *selection) sorted(ctx context.Context, yield func(storage.Series, error) bool) error {
+	var all []storage.Series
+	var at map[string]int
+	if len(x.parts) > 1 {
+		at = map[string]int{}
+	}
+	unlimited := x.s
+	if x.s.Limit > 0 { // the limits count what is yielded
+		x.s.MaxSeries, x.s.MaxSamples = 0, 0
+	}
+	for _, p := range x.parts {
+		err := x.scan(ctx, p, func(ss []storage.Series) error {
+			for _, s := range ss {
+				i, known := at[string(s.Labels)]
+				if err := x.add(s, !known); err != nil {
+					return err
+				}
+				if known {
+					all[i] = joinDays(all[i], s)
+					continue
+				}
+				if at != nil {
+					at[string(s.Labels)] = len(all)
+				}
+				all = append(all, s)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	x.s = unlimited
+	slices.SortFunc(all, func(a, b storage.Series) int { return storage.CompareLabels(a.Labels, b.Labels) })
+	if x.s.Limit > 0 && len(all) > x.s.Limit {
+		all = all[:x.s.Limit]
+	}
+	for i, s := range all {
+		if i%1024 == 0 {
+			if err := storage.ContextError(ctx, "select"); err != nil {
+				return err
+			}
+		}
+		if !yield(s, nil) {
+			return errStop
+		}
+	}
+	return nil
+}
+
+// joinDays appends the samples of a later day.
+func joinDays(a, b storage.Series) storage.Series {
+	if b.STs != nil && a.STs == nil {
+		a.STs = make([]int64, len(a.Samples))
+	}
+	if a.STs != nil {
+		if b.STs == nil {
+			b.STs = make([]int64, len(b.Samples))
+		}
+		a.STs = append(a.STs, b.STs...)
+	}
+	a.Samples = append(a.Samples, b.Samples...)
+	a.Histograms = append(a.Histograms, b.Histograms...)
+	return a
+}
+
+// scan reads the matching series of one partition, a group at a time.
+func (x *selection) scan(ctx context.Context, p *partition, fn func([]storage.Series) error) error {
+	ids, err := x.db.selectIDs(ctx, p, x.s.Matchers)
+	if err != nil {
+		return err
+	}
+	s := x.db.newScan(p)
+	defer s.close()
+	return forEachGroup(ids, func(n uint32, want uint64) error {
+		if err := storage.ContextError(ctx, "select"); err != nil {
+			return err
+		}
+		mint, err := x.mint(p, n)
+		if err != nil {
+			return err
+		}
+		g, err := s.group(n, want, mint, x.s.MaxT)
+		if err != nil || g.mask == 0 {
+			return err
+		}
+		ss, err := x.db.seriesOf(p, g)
+		if err != nil {
+			return err
+		}
+		return fn(ss)
+	})
+}
+
+// mint is the selection's, moved up by the retention of the group's metric.
+func (x *selection) mint(p *partition, n uint32) (mint int64, err error) {
+	metric := ""
+	if x.clock.perMetric() {
+		err = x.db.withIndex(p, func(r index.Reader) error {
+			metric, err = r.MetricName(n)
+			return err
+		})
+	}
+	return max(x.s.MinT, x.clock.cutoff(metric)), err
+}
+
+// seriesOf copies the columns of a group into series of their own.
+func (db *DB) seriesOf(p *partition, g *groupColumns) ([]storage.Series, error) {
+	out := make([]storage.Series, 0, bits.OnesCount64(g.mask))
+	err := db.withIndex(p, func(r index.Reader) error {
+		return g.eachID(func(id uint32) error {
+			ls, err := r.AppendLabels(nil, id)
+			out = append(out, storage.Series{Labels: ls})
+			return err
+		})
+	})
+	if err != nil {
+		return nil, err
+	}
+	i := 0
+	for m := g.mask; m != 0; m &= m - 1 {
+		slot := bits.TrailingZeros64(m)
+		s := &out[i]
+		i++
+		if n := len(g.ts[slot]); n > 0 {
+			s.Samples = make([]storage.Sample, n)
+			vs := g.vs[slot][:n]
+			for k, t := range g.ts[slot] {
+				s.Samples[k] = storage.Sample{T: t, V: vs[k]}
+			}
+			if hasStart(g.sts[slot]) {
+				s.STs = slices.Clone(g.sts[slot])
+			}
+		}
+		s.Histograms = slices.Clone(g.hists[slot])
+	}
+	return out, nil
+}
+
+func hasStart(sts []int64) bool {
+	for _, st := range sts {
+		if st != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// Evaluate implements storage.Store.
+func (db *DB) Evaluate(ctx context.Context, t storage.Tenant, g storage.Grid) (*storage.GridResult, error) {
+	if err := db.enter(ctx, "evaluate", t); err != nil {
+		return nil, err
+	}
+	if err := g.Validate(); err != nil {
+		return nil, err
+	}
+	return storage.EvaluateSeries(ctx, db.Select(ctx, t, g.Selection()), g)
+}
+
+// Estimate implements storage.Store: from the index, and what blocks hold on average.
+func (db *DB) Estimate(ctx context.Context, t storage.Tenant, s storage.Selection) (storage.Estimate, error) {
+	var e storage.Estimate
+	if err := db.enter(ctx, "estimate", t); err != nil {
+		return e, err
+	}
+	if err := s.Validate(); err != nil {
+		return e, err
+	}
+	tn := db.lookupTenant(t)
+	if tn == nil {
+		return e, nil
+	}
+	for _, p := range db.newSelection(tn, s).parts {
+		ids, err := db.selectIDs(ctx, p, s.Matchers)
+		if err != nil {
+			return storage.Estimate{}, err
+		}
+		n, samples, err := db.estimatePart(ctx, p, ids, s)
+		if err != nil {
+			return storage.Estimate{}, internal("estimate", err)
+		}
+		e.Series += n
+		e.Samples += samples
+	}
+	e.Bytes = 16*e.Samples + 300*e.Series
+	return e, nil
+}
+
+// estimatePart samples some groups and scales up.
+func (db *DB) estimatePart(ctx context.Context, p *partition, ids *roaring.Bitmap, s storage.Selection) (series, samples uint64, err error) {
+	const probes = 8
+	groups := 0
+	_ = forEachGroup(ids, func(uint32, uint64) error { groups++; return nil })
+	if groups == 0 {
+		return 0, 0, nil
+	}
+	step := max(1, groups/probes)
+	sc := db.newScan(p)
+	defer sc.close()
+	i, seen, found := 0, uint64(0), uint64(0)
+	err = forEachGroup(ids, func(n uint32, want uint64) error {
+		i++
+		if (i-1)%step != 0 {
+			return nil
+		}
+		if err := storage.ContextError(ctx, "estimate"); err != nil {
+			return err
+		}
+		g, err := sc.group(n, want, s.MinT, s.MaxT)
+		if err != nil {
+			return err
+		}
+		seen += uint64(bits.OnesCount64(want))
+		found += uint64(g.samples())
+		return nil
+	})
+	if err != nil {
+		return 0, 0, err
+	}
+	series = ids.GetCardinality()
+	return series, (found*series + seen - 1) / seen, nil
+}
