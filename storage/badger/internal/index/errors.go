@@ -22,4 +22,7 @@ var (
 	ErrNotPacked = errors.New("no packed index")
 )
 
+// errEnough ends a scan that has its answer.
+var errEnough = errors.New("enough")
+
 func unknownSeries(id uint32) error { return fmt.Errorf("series %d: %w", id, ErrUnknownSeries) }

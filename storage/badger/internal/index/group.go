@@ -10,9 +10,15 @@ import (
 // grouper is what GroupBy needs from an index.
 type grouper interface {
 	Reader
-	// columns returns, for each name, a number for the value of each series of ids in ascending order: 0 for a missing
-	// label, equal numbers for equal values; and a bound above the numbers of each column.
-	columns(ctx context.Context, ids *roaring.Bitmap, names []string) (cols [][]uint32, bounds []uint32, err error)
+	columns(ctx context.Context, ids *roaring.Bitmap, names []string) ([]column, error)
+}
+
+// column holds one label's value of each series, in ascending order of id, as numbers: 0 for a missing label, equal
+// numbers for equal values.
+type column struct {
+	cells []uint32
+	bound uint32                     // above every number
+	value func(number uint32) string // valid as long as the index
 }
 
 const (
@@ -41,12 +47,12 @@ func groupSeries(ctx context.Context, x grouper, ids *roaring.Bitmap, names []st
 	batch := max(1, columnCells/max(1, n))
 	for rest := names; len(rest) > 0; {
 		k := min(batch, len(rest))
-		cols, bounds, err := x.columns(ctx, ids, rest[:k])
+		cols, err := x.columns(ctx, ids, rest[:k])
 		if err != nil {
 			return Groups{}, err
 		}
 		for c := range cols {
-			groups = refine(of, groups, cols[c], bounds[c])
+			groups = refine(of, groups, cols[c].cells, cols[c].bound)
 		}
 		rest = rest[k:]
 	}
@@ -121,15 +127,15 @@ func (m *Mem) GroupBy(ctx context.Context, ids *roaring.Bitmap, names []string, 
 	return groupSeries(ctx, m, ids, names, without)
 }
 
-func (m *Mem) columns(ctx context.Context, ids *roaring.Bitmap, names []string) ([][]uint32, []uint32, error) {
-	n := ids.GetCardinality()
-	cols, bounds := make([][]uint32, len(names)), make([]uint32, len(names))
+func (m *Mem) columns(ctx context.Context, ids *roaring.Bitmap, names []string) ([]column, error) {
+	cols := make([]column, len(names))
 	positions := make([][]int32, len(names)) // by shape
 	for c, name := range names {
-		cols[c], bounds[c] = make([]uint32, n), 1
+		cols[c] = column{cells: make([]uint32, ids.GetCardinality()), bound: 1}
 		no := m.findName(name)
 		if no != 0 {
-			bounds[c] = m.label[no-1].len() + 1
+			cols[c].bound = m.label[no-1].len() + 1
+			cols[c].value = func(v uint32) string { return m.label[no-1].str(&m.sym, v) }
 		}
 		positions[c] = make([]int32, len(m.shapes))
 		for s := range m.shapes {
@@ -144,10 +150,10 @@ func (m *Mem) columns(ctx context.Context, ids *roaring.Bitmap, names []string) 
 		shapeNo := *m.values.at(first)
 		for c := range cols {
 			if p := positions[c][shapeNo]; p >= 0 {
-				cols[c][i] = *m.values.at(first + 1 + uint32(p))
+				cols[c].cells[i] = *m.values.at(first + 1 + uint32(p))
 			}
 		}
 		return nil
 	})
-	return cols, bounds, err
+	return cols, err
 }

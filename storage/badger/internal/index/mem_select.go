@@ -66,17 +66,20 @@ func (m *Mem) postings(_ context.Context, name string, values []string) ([]posti
 	return out, nil
 }
 
-func (m *Mem) scanValues(ctx context.Context, name, prefix string, fn func(value string, p posting) error) error {
+func (m *Mem) scanValues(ctx context.Context, name, prefix string, fn func(value string, get func() (posting, error)) error) error {
 	n := m.findName(name)
 	if n == 0 {
 		return nil
 	}
 	x := m.label[n-1]
+	var current uint32
+	get := func() (posting, error) { return m.posting(n, current), nil }
 	from := uint32(1)
 	if prefix != "" {
 		order := m.orderOf(n)
 		for _, v := range m.prefixRange(x, order, prefix) {
-			if err := fn(x.str(&m.sym, v), m.posting(n, v)); err != nil {
+			current = v
+			if err := fn(x.str(&m.sym, v), get); err != nil {
 				return err
 			}
 		}
@@ -87,7 +90,8 @@ func (m *Mem) scanValues(ctx context.Context, name, prefix string, fn func(value
 		if prefix != "" && !strings.HasPrefix(value, prefix) {
 			continue
 		}
-		if err := fn(value, m.posting(n, v)); err != nil {
+		current = v
+		if err := fn(value, get); err != nil {
 			return err
 		}
 	}

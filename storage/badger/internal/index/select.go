@@ -19,8 +19,9 @@ type source interface {
 	valueCount(ctx context.Context, name, prefix string) (uint64, error)
 	// postings returns the series of each value, none being an empty posting.
 	postings(ctx context.Context, name string, values []string) ([]posting, error)
-	// scanValues calls fn for each value that begins with prefix, in any order.
-	scanValues(ctx context.Context, name, prefix string, fn func(value string, p posting) error) error
+	// scanValues calls fn for each value that begins with prefix, in any order; value and get are valid during the
+	// call only. A value may come more than once, with a part of its series each time.
+	scanValues(ctx context.Context, name, prefix string, fn func(value string, get func() (posting, error)) error) error
 	// filter returns the ids whose value of the label ("" if missing) matches; the caller may change it.
 	filter(ctx context.Context, ids *roaring.Bitmap, name string, match func(string) bool) (*roaring.Bitmap, error)
 	// fewSeries is the size up to which filter beats any set operation.
@@ -238,16 +239,18 @@ func (s *selector) scan(t *term) error {
 	want := t.kind == termScan // else collect what does not match, and take it away
 	u := union{bound: s.src.IDBound()}
 	steps := 0
-	err := s.src.scanValues(s.ctx, t.m.Name, t.prefix, func(value string, p posting) error {
+	err := s.src.scanValues(s.ctx, t.m.Name, t.prefix, func(value string, get func() (posting, error)) error {
 		if steps++; steps%ctxEvery == 0 {
 			if err := s.ctx.Err(); err != nil {
 				return err
 			}
 		}
-		if t.m.Matches(value) == want {
-			u.add(p)
+		if t.m.Matches(value) != want {
+			return nil
 		}
-		return nil
+		p, err := get()
+		u.add(p)
+		return err
 	})
 	if err != nil {
 		return err
