@@ -158,7 +158,7 @@ var benchStore = sync.OnceValue(func() *kv {
 })
 
 func benchPacked(b *testing.B) *Packed {
-	p, err := OpenPacked(benchStore())
+	p, err := OpenPacked(context.Background(), benchStore())
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -11,8 +11,9 @@
 // are unique, no value is empty. A series is identified by the 128-bit hash of these bytes: equal hashes are the same
 // series.
 //
-// Locking of Mem: one writer, many readers; the caller holds a sync.RWMutex around it. Create, Insert, Seal and
-// MarkWritten need the write lock, everything else the read lock. What methods return (bitmaps, byte slices, strings)
+// Locking of Mem: one writer, many readers; the caller holds a sync.RWMutex around it. Create, Insert,
+// InsertRecord, Seal and MarkWritten need the write lock, everything else the read lock; the writer's own goroutine may
+// read without a lock while nobody else can write. What methods return (bitmaps, byte slices, strings)
 // belongs to the caller and stays valid after the lock is released. Packed needs no lock.
 //
 // The package knows nothing of Badger; Source and Sink are its view of the store. DESIGN.md draws the bytes.

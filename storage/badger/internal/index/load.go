@@ -38,6 +38,13 @@ func LoadMem(ctx context.Context, src Source, cfg LoadConfig) (*Mem, error) {
 	return l.m, nil
 }
 
+// InsertRecord enters the series of one packed record, the suffix and value of a KindSeries key, as Insert would each.
+// They count as not yet written. It needs the write lock.
+func (m *Mem) InsertRecord(suffix, value []byte) error {
+	l := loader{m: m}
+	return l.record(suffix, value)
+}
+
 type loader struct {
 	m       *Mem
 	rec     seriesRecord

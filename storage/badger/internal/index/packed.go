@@ -10,15 +10,16 @@ import (
 	"sync"
 )
 
-// Packed is the index of a closed partition. It reads from its Source what a question needs and keeps the names, the
-// directory of metrics once it was needed, and a few series records. It is safe for concurrent use.
+// Packed is the index of a closed partition. It keeps the label names and which metric owns which group, some bytes
+// for each, and a few series records; the rest it reads from its Source when a question needs it. It is safe for
+// concurrent use.
 type Packed struct {
 	src   Source
 	meta  metaRecord
 	names []packedName // in order; the first, with an empty name, is the set of all series
+	dir   *directory
 
-	mu      sync.Mutex // guards what is below
-	dir     *directory
+	mu      sync.Mutex      // guards records
 	records []*seriesRecord // most recently used last
 }
 
@@ -74,8 +75,9 @@ func readMeta(src Source) (metaRecord, error) {
 	return r, nil
 }
 
-// OpenPacked opens the packed index in src; ErrNotPacked if there is none.
-func OpenPacked(src Source) (*Packed, error) {
+// OpenPacked opens the packed index in src; ErrNotPacked if there is none. It reads the names and the postings of the
+// metrics.
+func OpenPacked(ctx context.Context, src Source) (*Packed, error) {
 	meta, err := readMeta(src)
 	if err != nil {
 		return nil, fmt.Errorf("open packed index: %w", err)
@@ -91,6 +93,9 @@ func OpenPacked(src Source) (*Packed, error) {
 	}
 	if uint32(len(p.names)) != meta.names || len(p.names) == 0 {
 		return nil, fmt.Errorf("open packed index: %w", damaged(KindMeta, nil, "%d names, want %d", len(p.names), meta.names))
+	}
+	if err := p.readDirectory(ctx); err != nil {
+		return nil, fmt.Errorf("open packed index: %w", err)
 	}
 	return p, nil
 }
@@ -247,13 +252,8 @@ func (d *directory) metric(group uint32) (*dirMetric, error) {
 	return &d.metrics[d.of[group]-1], nil
 }
 
-// directory reads the postings of __name__ once.
-func (p *Packed) directory(ctx context.Context) (*directory, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.dir != nil {
-		return p.dir, nil
-	}
+// readDirectory reads the postings of __name__.
+func (p *Packed) readDirectory(ctx context.Context) error {
 	d := &directory{of: make([]uint32, (uint64(p.meta.bound)+GroupSize-1)/GroupSize)}
 	no, n := p.name(metricName)
 	total := uint64(0)
@@ -267,14 +267,14 @@ func (p *Packed) directory(ctx context.Context) (*directory, error) {
 			return d.add(key, e.value, x)
 		})
 		if err != nil {
-			return nil, err
+			return err
 		}
 	}
 	if total != p.meta.series {
-		return nil, damaged(KindMeta, nil, "metrics have %d series, want %d", total, p.meta.series)
+		return damaged(KindMeta, nil, "metrics have %d series, want %d", total, p.meta.series)
 	}
 	p.dir = d
-	return d, nil
+	return nil
 }
 
 // add enters (more of) the series of a metric.
@@ -320,7 +320,7 @@ func (p *Packed) eachEntry(ctx context.Context, no uint32, prefix []byte, fn fun
 
 // MetricID implements Reader.
 func (p *Packed) MetricID(group uint32) (uint32, error) {
-	m, err := p.metric(group)
+	m, err := p.dir.metric(group)
 	if err != nil {
 		return 0, err
 	}
@@ -329,19 +329,9 @@ func (p *Packed) MetricID(group uint32) (uint32, error) {
 
 // MetricName implements Reader.
 func (p *Packed) MetricName(group uint32) (string, error) {
-	m, err := p.metric(group)
+	m, err := p.dir.metric(group)
 	if err != nil {
 		return "", err
 	}
 	return m.name, nil
-}
-
-// metric needs the directory, which takes one read of the metrics' postings the first time; that is short enough to
-// run without a context.
-func (p *Packed) metric(group uint32) (*dirMetric, error) {
-	d, err := p.directory(context.Background())
-	if err != nil {
-		return nil, err
-	}
-	return d.metric(group)
 }

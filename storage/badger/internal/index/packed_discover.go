@@ -68,10 +68,7 @@ func (p *Packed) columns(ctx context.Context, ids *roaring.Bitmap, names []strin
 
 // Metrics implements Reader.
 func (p *Packed) Metrics(ctx context.Context, ids *roaring.Bitmap) ([]Count, error) {
-	dir, err := p.directory(ctx)
-	if err != nil {
-		return nil, err
-	}
+	dir := p.dir
 	counts := make([]uint64, len(dir.metrics))
 	if ids == nil {
 		for i := range dir.metrics {

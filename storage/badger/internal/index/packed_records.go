@@ -52,7 +52,7 @@ func (p *Packed) recordPayload(buf, key []byte) ([]byte, error) {
 
 // keptRecord returns the record that holds id; it is shared and not to be changed.
 func (p *Packed) keptRecord(id uint32) (*seriesRecord, int, error) {
-	m, err := p.metric(id / GroupSize)
+	m, err := p.dir.metric(id / GroupSize)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -148,11 +148,7 @@ func (p *Packed) Find(ctx context.Context, hash Hash128) (uint32, bool, error) {
 // record is decoded once for all its series: those of one window of ids are kept together, since groups of several
 // metrics may alternate in it.
 func (p *Packed) eachSeries(ctx context.Context, ids *roaring.Bitmap, fn func(i int, id uint32, r *seriesRecord, slot int) error) error {
-	dir, err := p.directory(ctx)
-	if err != nil {
-		return err
-	}
-	w := recordWindow{p: p, dir: dir, window: ^uint32(0), group: ^uint32(0)}
+	w := recordWindow{p: p, window: ^uint32(0), group: ^uint32(0)}
 	return forEachID(ctx, ids, func(i int, id uint32) error {
 		slot, err := w.seek(id)
 		if err != nil {
@@ -165,7 +161,6 @@ func (p *Packed) eachSeries(ctx context.Context, ids *roaring.Bitmap, fn func(i 
 // recordWindow holds the records of one window of RecordIDs ids.
 type recordWindow struct {
 	p             *Packed
-	dir           *directory
 	window, group uint32
 	rec           *seriesRecord // of group
 	records       [runGroups]seriesRecord
@@ -180,7 +175,7 @@ func (w *recordWindow) seek(id uint32) (int, error) {
 		clear(w.owner[:])
 	}
 	if g := id / GroupSize; g != w.group {
-		m, err := w.dir.metric(g)
+		m, err := w.p.dir.metric(g)
 		if err != nil {
 			return 0, err
 		}
@@ -197,7 +192,7 @@ func (w *recordWindow) seek(id uint32) (int, error) {
 		}
 	}
 	// Not read yet, or in another part of a split record.
-	m, err := w.dir.metric(w.group)
+	m, err := w.p.dir.metric(w.group)
 	if err != nil {
 		return 0, err
 	}

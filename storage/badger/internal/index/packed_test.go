@@ -27,7 +27,7 @@ func pack(t testing.TB, m *Mem, s *kv, limits packLimits) *Packed {
 	if left := m.DirtyRecords(false, 0); len(left) != 0 {
 		t.Fatalf("still dirty: %v", left)
 	}
-	p, err := OpenPacked(s)
+	p, err := OpenPacked(context.Background(), s)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,14 +47,14 @@ func load(t testing.TB, s *kv) *Mem {
 }
 
 func TestPackedAgainstNaive(t *testing.T) {
-	for _, n := range []int{0, 1, 40, 4000} {
+	for _, n := range []int{0, 1, 40, 1800} {
 		for name, limits := range map[string]packLimits{"tiny": tinyLimits, "usual": {blockTarget, maxRecord, hashBlockLen}} {
 			t.Run(fmt.Sprintf("%d_%s", n, name), func(t *testing.T) {
 				r := rand.New(rand.NewPCG(4, uint64(n)))
 				m, s := NewMem(), newKV()
 				ref := fillRandom(t, r, m, n)
-				checkReader(t, r, pack(t, m, s, limits), ref, 100)
-				checkReader(t, r, load(t, s), ref, 30)
+				checkReader(t, r, pack(t, m, s, limits), ref, 64)
+				checkReader(t, r, load(t, s), ref, 16)
 			})
 		}
 	}
@@ -81,14 +81,14 @@ func TestReopenAndPackAgain(t *testing.T) {
 		all.labels[id] = ls
 	}
 	fresh := pack(t, again, s, tinyLimits)
-	checkReader(t, r, fresh, all, 30)
+	checkReader(t, r, fresh, all, 16)
 	if got, err := old.Select(context.Background()); err != nil || got.GetCardinality() != 1500 {
 		t.Fatalf("old generation: %v, %v", got.GetCardinality(), err)
 	}
 	if err := DeleteStale(s, s); err != nil {
 		t.Fatal(err)
 	}
-	checkReader(t, r, fresh, all, 10)
+	checkReader(t, r, fresh, all, 4)
 	for _, k := range s.keys() {
 		if k[0] >= KindPostings && k[4] != byte(fresh.Generation()) {
 			t.Fatalf("stale key %x", k)
@@ -121,8 +121,8 @@ func TestRecoverOpenPartition(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	checkReader(t, r, back, ref, 30)
-	checkReader(t, r, pack(t, back, s, tinyLimits), ref, 30)
+	checkReader(t, r, back, ref, 16)
+	checkReader(t, r, pack(t, back, s, tinyLimits), ref, 16)
 }
 
 func TestLargeLabelsSplitRecords(t *testing.T) {
@@ -188,7 +188,7 @@ func TestDroppedMetric(t *testing.T) {
 func askAll(t *testing.T, s *kv, ref *naive, what string) (failed bool) {
 	t.Helper()
 	ctx := context.Background()
-	p, err := OpenPacked(s)
+	p, err := OpenPacked(context.Background(), s)
 	if err != nil {
 		return checkDamage(t, err, what)
 	}
@@ -277,7 +277,7 @@ func TestDamage(t *testing.T) {
 }
 
 func TestOpenPackedOfNothing(t *testing.T) {
-	if _, err := OpenPacked(newKV()); !errors.Is(err, ErrNotPacked) {
+	if _, err := OpenPacked(context.Background(), newKV()); !errors.Is(err, ErrNotPacked) {
 		t.Fatalf("got %v", err)
 	}
 	if m := load(t, newKV()); m.SeriesCount() != 0 {
