@@ -61,9 +61,29 @@ type route struct {
 // routes lists the routes that are this API's alone.
 func (a *API) routes() []route {
 	const get, post, del, put = http.MethodGet, http.MethodPost, http.MethodDelete, http.MethodPut
-	_ = []string{post, del, put}
 	return []route{
+		{get, "/", a.servePage},
+		{get, "/api/v1/openapi.yaml", a.serveOpenAPI},
+		{get, "/api/v1/whoami", a.serveWhoami},
 		{get, "/api/v1/refused", a.serveRefused},
+		{get, "/api/v1/metrics", a.serveMetrics},
+		{get, "/api/v1/metrics/{name}/dimensions", a.serveDimensions},
+		{get, "/api/v1/metrics/{name}/dimensions/{key}/values", a.serveValues},
+		{get, "/api/v1/cardinality/metrics", a.serveCardinalityMetrics},
+		{get, "/api/v1/cardinality/label_names", a.serveCardinalityNames},
+		{get, "/api/v1/cardinality/label_values", a.serveCardinalityValues},
+		{get, "/api/v1/cardinality/active_series", a.serveActiveSeries},
+		{get, "/api/v1/admin/retention", a.serveRetention},
+		{post, "/api/v1/admin/retention", a.serveSetRetention},
+		{del, "/api/v1/admin/retention", a.serveRemoveRetention},
+		{get, "/api/v1/admin/tenants", a.serveTenants},
+		{del, "/api/v1/admin/tenants/{tenant}", a.serveDeleteTenant},
+		{del, "/api/v1/admin/metrics/{name}", a.serveDeleteMetric},
+		{get, "/api/v1/admin/deletes/{id}", a.serveDeleteStatus},
+		{post, "/api/v1/admin/cleanup", a.serveCleanup},
+		{post, "/api/v1/admin/backup", a.serveBackup},
+		{get, "/api/v1/admin/limits/{tenant}", a.serveLimits},
+		{put, "/api/v1/admin/limits/{tenant}", a.serveSetLimits},
 	}
 }
 

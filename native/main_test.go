@@ -63,7 +63,7 @@ func newFixtureOver(t *testing.T, store storage.Store, change ...func(*Config)) 
 	}
 	a.clock = func() time.Time { return testNow }
 	a.started = testNow.Add(-time.Minute)
-	f := &fixture{t: t, api: a, store: store, router: mux.NewRouter()}
+	f := &fixture{t: t, api: a, store: store, router: mux.NewRouter().UseEncodedPath()}
 	a.Register(f.router)
 	f.router.HandleFunc("/api/v1/write", a.ServeWrite).Methods(http.MethodPost)
 	f.router.HandleFunc("/api/v1/query", a.ServeQuery).Methods(http.MethodPost)
@@ -118,11 +118,13 @@ func (f *fixture) stored() []string {
 			f.t.Fatal(err)
 		}
 		for _, x := range s.Samples {
-			out = append(out, s.Labels.String()+" "+time.UnixMilli(x.T).UTC().Format("15:04:05.000")+" "+json.Number(mustJSON(x.V)).String())
+			out = append(out, s.Labels.String()+" "+time.UnixMilli(x.T).UTC().Format("15:04:05.000")+" "+mustJSON(Value(x.V)))
 		}
 	}
 	return out
 }
+
+func readCloser(b []byte) io.ReadCloser { return io.NopCloser(bytes.NewReader(b)) }
 
 func mustJSON(v any) string {
 	b, err := json.Marshal(v)
