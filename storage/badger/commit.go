@@ -215,31 +215,32 @@ func (c *commit) write() error {
 		p.unlogged = p.unlogged[:0]
 		p.mu.Unlock()
 	}
-	db.head.mu.Lock()
 	for i, s := range c.steps {
-		lsn := first + uint64(i)
-		switch s.kind {
-		case wal.TypeSamples:
-			db.head.applySamples(s.p, &s.pr.samples, lsn)
-		case wal.TypeHistogram:
-			db.head.applyHistograms(s.p, s.pr.hists, lsn)
-		case wal.TypeExemplar:
-			db.head.applyExemplars(s.p, s.pr.exemplars)
-		}
-		if s.p != nil {
-			s.p.applied = lsn
-		}
-	}
-	db.head.mu.Unlock()
-	for _, s := range c.steps {
 		if s.kind == wal.TypeMetadata {
 			s.tn.putMetadata(s.meta, true)
+			continue
 		}
+		db.apply(s, first+uint64(i))
 	}
 	db.applied.Store(first + uint64(len(c.steps)) - 1)
 	c.account()
 	db.flush.wake()
 	return nil
+}
+
+// apply puts the samples of one record into the head.
+func (db *DB) apply(s step, lsn uint64) {
+	db.head.mu.Lock()
+	defer db.head.mu.Unlock()
+	switch s.kind {
+	case wal.TypeSamples:
+		db.head.applySamples(s.p, &s.pr.samples, lsn)
+	case wal.TypeHistogram:
+		db.head.applyHistograms(s.p, s.pr.hists, lsn)
+	case wal.TypeExemplar:
+		db.met.droppedExem.Add(float64(db.head.applyExemplars(s.p, s.pr.exemplars)))
+	}
+	s.p.applied = lsn
 }
 
 // addSeries adds the records of p's new series, before any of their samples. They

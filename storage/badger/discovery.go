@@ -23,7 +23,7 @@ func (db *DB) liveIDs(ctx context.Context, p *partition, s storage.Selection, c 
 	if err != nil || ids.IsEmpty() {
 		return ids, err
 	}
-	suspects, err := db.suspects(p, ids, c)
+	suspects, err := db.suspects(ctx, p, ids, c)
 	if err != nil {
 		return nil, internal("select", err)
 	}
@@ -37,7 +37,7 @@ func (db *DB) liveIDs(ctx context.Context, p *partition, s storage.Selection, c 
 		if err := storage.ContextError(ctx, "select"); err != nil {
 			return err
 		}
-		mint, err := x.mint(p, n)
+		mint, err := x.mint(ctx, p, n)
 		if err != nil {
 			return err
 		}
@@ -60,7 +60,7 @@ func (db *DB) liveIDs(ctx context.Context, p *partition, s storage.Selection, c 
 
 // suspects returns those of ids that may have no visible samples: the targets of
 // deletes, and the metrics whose retention ends within or after the day.
-func (db *DB) suspects(p *partition, ids *roaring.Bitmap, c clock) (*roaring.Bitmap, error) {
+func (db *DB) suspects(ctx context.Context, p *partition, ids *roaring.Bitmap, c clock) (*roaring.Bitmap, error) {
 	out := roaring.New()
 	for _, t := range *p.tombstones.Load() {
 		out.Or(t.ids)
@@ -72,7 +72,7 @@ func (db *DB) suspects(p *partition, ids *roaring.Bitmap, c clock) (*roaring.Bit
 		}
 		return out, nil
 	}
-	err := db.withIndex(p, func(r index.Reader) error {
+	err := db.withIndex(ctx, p, func(r index.Reader) error {
 		return forEachGroup(ids, func(n uint32, want uint64) error {
 			metric, err := r.MetricName(n)
 			if err != nil || c.cutoff(metric) <= p.mint() {
@@ -110,7 +110,7 @@ func (db *DB) discover(ctx context.Context, op string, t storage.Tenant, s stora
 		if ids.IsEmpty() {
 			continue
 		}
-		if err := db.withIndex(p, func(r index.Reader) error { return fn(r, ids) }); err != nil {
+		if err := db.withIndex(ctx, p, func(r index.Reader) error { return fn(r, ids) }); err != nil {
 			if ctxErr := storage.ContextError(ctx, op); ctxErr != nil {
 				return ctxErr
 			}

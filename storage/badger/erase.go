@@ -18,12 +18,27 @@ import (
 // old ones and then the tombstones. Until the end of it the tombstones hide what is
 // still there, so it may stop anywhere and begin again.
 func (db *DB) eraseDeletes(ctx context.Context) (erased int, err error) {
-	receipts := map[*tenant]map[string]bool{}
+	var parts []*partition
+	var hidden [][]tombstone
 	for _, p := range db.allPartitions() {
-		tombs := *p.tombstones.Load()
-		if len(tombs) == 0 {
-			continue
+		if tombs := *p.tombstones.Load(); len(tombs) > 0 {
+			parts, hidden = append(parts, p), append(hidden, tombs)
 		}
+	}
+	if len(parts) == 0 {
+		return 0, nil
+	}
+	// What is frozen must become blocks first; what the log holds must not be
+	// replayed after its tombstone is gone, so the log is cut, too.
+	if err := db.flush.flushAll(ctx, parts); err != nil {
+		return 0, err
+	}
+	if err := db.snapshot(true); err != nil {
+		return 0, err
+	}
+	receipts := map[*tenant]map[string]bool{}
+	for i, p := range parts {
+		tombs := hidden[i]
 		if err := db.eraseFrom(ctx, p, tombs); err != nil {
 			return erased, fmt.Errorf("erase deletes of day %d of tenant %q: %w", p.day, p.tenant.name, err)
 		}
@@ -69,14 +84,6 @@ func (db *DB) markErased(tn *tenant, id string) (bool, error) {
 
 // eraseFrom frees what the tombstones hide in one partition.
 func (db *DB) eraseFrom(ctx context.Context, p *partition, tombs []tombstone) error {
-	// What is frozen must become blocks first; what the log holds must not be
-	// replayed after its tombstone is gone, so the log is cut, too.
-	if err := db.flush.flushAll(ctx, []*partition{p}); err != nil {
-		return err
-	}
-	if err := db.snapshot(true); err != nil {
-		return err
-	}
 	db.snapMu.Lock()
 	defer db.snapMu.Unlock()
 	all := tombs[0].ids.Clone()

@@ -245,7 +245,7 @@ func (db *DB) partExemplars(ctx context.Context, p *partition, q storage.Exempla
 		return err
 	}
 	clock := db.clock(p.tenant)
-	return db.withIndex(p, func(r index.Reader) error {
+	return db.withIndex(ctx, p, func(r index.Reader) error {
 		for ref, list := range refs {
 			ls, err := r.AppendLabels(nil, ref)
 			if err != nil {

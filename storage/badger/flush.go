@@ -16,9 +16,8 @@ import (
 )
 
 const (
-	// flushGroups and flushBytes bound one batch of blocks.
+	// flushGroups bounds one batch of blocks: some 2 MiB of them.
 	flushGroups = 256
-	flushBytes  = 4 << 20
 	// flushRetry is the pause after a failed flush.
 	flushRetry = time.Second
 )
@@ -159,47 +158,41 @@ func (f *flusher) write(ctx context.Context, groups []groupRef) error {
 	if f.enc == nil {
 		f.enc = block.NewEncoder()
 	}
-	for len(groups) > 0 {
+	for batch := range slices.Chunk(groups, flushGroups) {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		n, err := f.writeSome(groups)
-		if err != nil {
+		if err := f.writeBatch(batch); err != nil {
 			return fmt.Errorf("write blocks: %w", err)
 		}
-		groups = groups[n:]
 	}
 	return nil
 }
 
-// writeSome flushes the first groups, as many as make one batch.
-func (f *flusher) writeSome(groups []groupRef) (n int, err error) {
+// writeBatch flushes groups in one batch: first the series that are in the log only,
+// then blocks and marks.
+func (f *flusher) writeBatch(groups []groupRef) error {
 	db := f.db
-	db.kvMu.RLock()
-	defer db.kvMu.RUnlock()
-	wb := db.kv.NewWriteBatch()
-	defer wb.Cancel()
-	size, samples := 0, 0
 	var frozen []groupRef
-	for n < len(groups) && size < flushBytes {
-		ref := groups[n]
-		n++
-		if ref.p.dropped.Load() || !f.freeze(ref) {
-			continue
+	parts := map[*partition]bool{}
+	for _, ref := range groups {
+		if !ref.p.dropped.Load() && f.freeze(ref) {
+			frozen = append(frozen, ref)
+			parts[ref.p] = true
 		}
-		bytes, count, err := f.encode(wb, ref)
-		if err != nil {
-			return 0, err
-		}
-		size += bytes
-		samples += count
-		frozen = append(frozen, ref)
 	}
 	if len(frozen) == 0 {
-		return n, nil
+		return nil
 	}
-	if err := wb.Flush(); err != nil {
-		return 0, err
+	for p := range parts {
+		// Frozen samples are of series that exist by now.
+		if err := db.persistSeries(p); err != nil {
+			return err
+		}
+	}
+	size, samples, err := f.writeFrozen(frozen)
+	if err != nil {
+		return err
 	}
 	db.head.mu.Lock()
 	for _, ref := range frozen {
@@ -211,7 +204,27 @@ func (f *flusher) writeSome(groups []groupRef) (n int, err error) {
 	db.met.flushedGroups.Add(float64(len(frozen)))
 	db.met.flushedSamples.Add(float64(samples))
 	db.met.flushedBytes.Add(float64(size))
-	return n, nil
+	return nil
+}
+
+// writeFrozen encodes and writes frozen groups.
+func (f *flusher) writeFrozen(frozen []groupRef) (size, samples int, err error) {
+	f.db.kvMu.RLock()
+	defer f.db.kvMu.RUnlock()
+	wb := f.db.kv.NewWriteBatch()
+	defer wb.Cancel()
+	for _, ref := range frozen {
+		if ref.p.dropped.Load() {
+			continue
+		}
+		bytes, count, err := f.encode(wb, ref)
+		if err != nil {
+			return 0, 0, err
+		}
+		size += bytes
+		samples += count
+	}
+	return size, samples, wb.Flush()
 }
 
 // freeze sets a group's samples aside; true also for one that a failed flush left

@@ -49,8 +49,8 @@ func (db *DB) round(ctx context.Context) {
 	db.measureRates()
 	db.report("flush of old samples", db.flushOld(ctx))
 	db.report("closing of days", db.closeDays(ctx))
-	due := db.now().Sub(db.snapAt) >= db.cfg.SnapshotInterval ||
-		db.wal.Load().Size()-db.snapWAL >= db.cfg.SnapshotBytes
+	due := db.now().UnixMilli()-db.snapAt.Load() >= db.cfg.SnapshotInterval.Milliseconds() ||
+		db.wal.Load().Size()-db.snapWAL.Load() >= db.cfg.SnapshotBytes
 	if due {
 		db.report("snapshot", db.snapshot(false))
 	}

@@ -76,9 +76,9 @@ type DB struct {
 	openParts  atomic.Int64
 	openSeries atomic.Int64
 	diskUsed   atomic.Int64
-	snapMu     sync.Mutex // one snapshot, cleanup or backup at a time
-	snapAt     time.Time
-	snapWAL    int64 // size of the log after the last snapshot
+	snapMu     sync.Mutex   // one snapshot, cleanup or backup at a time
+	snapAt     atomic.Int64 // clock at the last snapshot, ms
+	snapWAL    atomic.Int64 // size of the log after it
 	recovery   RecoveryReport
 	replay     *replay // while Open runs
 }

@@ -85,9 +85,9 @@ func (s *packedSink) Put(kind byte, suffix, value []byte) error {
 func (s *packedSink) Delete(kind byte, suffix []byte) error { return s.wb.Delete(s.key(kind, suffix)) }
 
 // packedIndex opens the index of a closed partition; done releases it.
-func (db *DB) packedIndex(p *partition) (r index.Reader, done func(), err error) {
+func (db *DB) packedIndex(ctx context.Context, p *partition) (r index.Reader, done func(), err error) {
 	txn := db.view()
-	packed, err := index.OpenPacked(&packedSource{txn: txn, prefix: p.rowPrefix(rowIndex)})
+	packed, err := index.OpenPacked(ctx, &packedSource{txn: txn, prefix: p.rowPrefix(rowIndex)})
 	if err != nil {
 		txn.Discard()
 		db.met.damaged.Inc()
@@ -156,7 +156,7 @@ func (db *DB) unload(p *partition, series uint64) error {
 	if busy {
 		return nil
 	}
-	state := partitionState{kind: partitionClosed, lsn: lsn}
+	state := partitionState{kind: partitionClosed, lsn: lsn, from: p.from}
 	if err := db.put(partitionKey(p.day, p.tenant.id), state.encode()); err != nil {
 		return fmt.Errorf("close day %d of tenant %q: %w", p.day, p.tenant.name, err)
 	}

@@ -28,9 +28,10 @@ type partition struct {
 	unpersisted []uint32   // new series that are in the log only
 	closedLSN   uint64     // when last closed
 
-	// seriesSeq is the number of the next row of series; snapshots and closing,
-	// which exclude each other, use it.
-	seriesSeq uint32
+	from uint64 // see partitionState
+
+	persist   sync.Mutex // one writer of series rows at a time
+	seriesSeq uint32     // number of the next row of series
 
 	// The rest is guarded by the head's lock.
 	groups  []*group
@@ -62,17 +63,21 @@ const (
 type partitionState struct {
 	kind partitionKind
 	lsn  uint64
+	from uint64 // log records up to it are of an earlier, dropped life of the day
 }
 
 func (s partitionState) encode() []byte {
-	return binary.BigEndian.AppendUint64([]byte{byte(s.kind)}, s.lsn)
+	b := binary.BigEndian.AppendUint64([]byte{byte(s.kind)}, s.lsn)
+	return binary.BigEndian.AppendUint64(b, s.from)
 }
 
 func decodePartitionState(b []byte) (partitionState, error) {
-	if len(b) != 9 || b[0] > byte(partitionDropped) {
+	if len(b) != 17 || b[0] > byte(partitionDropped) {
 		return partitionState{}, fmt.Errorf("state of a partition: %w", errDamaged)
 	}
-	return partitionState{kind: partitionKind(b[0]), lsn: binary.BigEndian.Uint64(b[1:])}, nil
+	return partitionState{
+		kind: partitionKind(b[0]), lsn: binary.BigEndian.Uint64(b[1:]), from: binary.BigEndian.Uint64(b[9:]),
+	}, nil
 }
 
 func (p *partition) mint() int64 { return dayStart(p.day) }
@@ -172,6 +177,7 @@ func (db *DB) ensurePartition(tn *tenant, day int32) (*partition, error) {
 	if p == nil {
 		p = newPartition(tn, day)
 		p.idx = index.NewMem()
+		p.from = tn.droppedAt(day)
 		p.applied = db.applied.Load()
 		tn.mu.Lock()
 		tn.parts[day] = p
@@ -191,7 +197,7 @@ func (db *DB) ensurePartition(tn *tenant, day int32) (*partition, error) {
 // loadPartition brings a closed partition back into memory, for late samples.
 func (db *DB) loadPartition(p *partition) error {
 	// From now on the packed index may be incomplete.
-	state := partitionState{lsn: db.applied.Load()}
+	state := partitionState{lsn: db.applied.Load(), from: p.from}
 	if err := db.put(partitionKey(p.day, p.tenant.id), state.encode()); err != nil {
 		return err
 	}
@@ -303,8 +309,11 @@ func (db *DB) readGroups(p *partition, idx *index.Mem) ([]*group, error) {
 }
 
 // persistSeries writes the series that are in the log only as rows of their own, so
-// that the log can be cut. The caller holds db.snapMu.
+// that the log can be cut. It comes before any block: a block whose series were lost
+// with the log's tail could come to belong to other series.
 func (db *DB) persistSeries(p *partition) error {
+	p.persist.Lock()
+	defer p.persist.Unlock()
 	p.mu.RLock()
 	n := len(p.unpersisted)
 	if n == 0 || p.idx == nil {
@@ -354,7 +363,7 @@ func (db *DB) writeSeriesRows(p *partition, rows [][]byte) error {
 	defer db.kvMu.RUnlock()
 	wb := db.kv.NewWriteBatch()
 	defer wb.Cancel()
-	state := partitionState{lsn: db.applied.Load()}
+	state := partitionState{lsn: db.applied.Load(), from: p.from}
 	key := partitionKey(p.day, p.tenant.id)
 	err := wb.Set(key, sealValue(key, state.encode()))
 	for i, row := range rows {

@@ -216,11 +216,15 @@ func (r *replay) readPartitions() error {
 	}
 	for id, state := range r.states {
 		tn := db.byID[id.tenant]
-		if tn == nil || state.kind == partitionDropped || id.day < db.firstDay.Load() {
+		if tn == nil || id.day < db.firstDay.Load() {
+			continue
+		}
+		if state.kind == partitionDropped {
+			tn.dropped[id.day] = state.lsn
 			continue
 		}
 		p := newPartition(tn, id.day)
-		p.applied = state.lsn
+		p.applied, p.from = state.lsn, state.from
 		if err := r.readTombstones(p); err != nil {
 			return err
 		}
@@ -313,11 +317,11 @@ func (r *replay) partition(tenant uint32, day int32, lsn uint64) (*partition, er
 		}
 		return nil, nil
 	}
-	state := r.states[partitionID{tenant, day}]
-	if state.kind == partitionDropped && lsn <= state.lsn || day < db.firstDay.Load() {
+	p := tn.part(day)
+	if lsn <= tn.droppedAt(day) || day < db.firstDay.Load() {
 		return nil, nil
 	}
-	if p := tn.part(day); p != nil && p.idx == nil && lsn <= p.closedLSN {
+	if p != nil && (lsn <= p.from || p.idx == nil && lsn <= p.closedLSN) {
 		return nil, nil
 	}
 	return db.ensurePartition(tn, day)
@@ -504,7 +508,7 @@ func (r *replay) finish(last uint64) {
 			p.groups[n] = nil
 		}
 	}
-	db.snapAt = db.now()
+	db.snapAt.Store(db.now().UnixMilli())
 }
 
 // replayPartition is replay.partition for the snapshot's groups.

@@ -76,9 +76,6 @@ func (db *DB) RemoveRetention(ctx context.Context, t storage.Tenant, metric stri
 
 // changePolicies stores the changed list before it holds.
 func (db *DB) changePolicies(ctx context.Context, op string, t storage.Tenant, change func([]storage.RetentionPolicy) ([]storage.RetentionPolicy, error)) error {
-	if err := db.writable(op); err != nil {
-		return err
-	}
 	return internal(op, db.exclusive(ctx, op, func() error {
 		tn := db.lookupTenant(t)
 		var old []storage.RetentionPolicy
@@ -172,6 +169,7 @@ func (db *DB) dropPartition(ctx context.Context, p *partition) error {
 			return err
 		}
 		p.tenant.mu.Lock()
+		p.tenant.dropped[p.day] = state.lsn
 		if p.tenant.parts[p.day] == p {
 			delete(p.tenant.parts, p.day)
 		}
@@ -198,7 +196,7 @@ func (db *DB) dropMetrics(ctx context.Context, p *partition, c clock) (metrics i
 	}
 	var groups []uint32
 	expired := map[string]bool{}
-	err = db.withIndex(p, func(r index.Reader) error {
+	err = db.withIndex(ctx, p, func(r index.Reader) error {
 		for n := range (r.IDBound() + block.GroupSize - 1) / block.GroupSize {
 			metric, err := r.MetricName(n)
 			if errors.Is(err, index.ErrUnknownSeries) {

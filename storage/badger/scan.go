@@ -98,17 +98,17 @@ func (s *scan) open() {
 	s.db.head.mu.RLock()
 	s.epoch = s.p.epoch
 	s.db.head.mu.RUnlock()
+	// An iterator pins the tables that it reads. No prefix may be dropped between
+	// the transaction and its iterators: blocks that were rewritten since would be
+	// too new for the one and gone from the other.
+	s.db.kvMu.RLock()
+	defer s.db.kvMu.RUnlock()
 	s.txn = s.db.view()
-}
-
-func (s *scan) iterator(row byte) *badgerdb.Iterator {
-	i := row - rowFloats
-	if s.its[i] == nil {
+	for i, row := range [...]byte{rowFloats, rowHists} {
 		o := badgerdb.DefaultIteratorOptions
 		o.Prefix, o.PrefetchValues = s.p.rowPrefix(row), false
 		s.its[i] = s.txn.NewIterator(o)
 	}
-	return s.its[i]
 }
 
 // scanGroups calls fn for every group of ids with the samples in [mint, maxt] of
@@ -267,8 +267,8 @@ func loadLate(cols *block.Columns, late []lateSample) {
 
 // readBlocks decodes the blocks that overlap [mint, maxt].
 func (s *scan) readBlocks(n uint32, want uint64, mint, maxt int64) error {
-	for _, row := range [...]byte{rowFloats, rowHists} {
-		it := s.iterator(row)
+	for i, row := range [...]byte{rowFloats, rowHists} {
+		it := s.its[i]
 		prefix := s.p.groupKey(row, n)
 		for it.Seek(prefix); it.Valid(); it.Next() {
 			item := it.Item()

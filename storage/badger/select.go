@@ -22,14 +22,14 @@ func (p *partition) isOpen() bool {
 }
 
 // withIndex calls fn with the partition's index, which it must not keep.
-func (db *DB) withIndex(p *partition, fn func(index.Reader) error) error {
+func (db *DB) withIndex(ctx context.Context, p *partition, fn func(index.Reader) error) error {
 	p.mu.RLock()
 	if p.idx != nil {
 		defer p.mu.RUnlock()
 		return fn(p.idx)
 	}
 	p.mu.RUnlock()
-	r, done, err := db.packedIndex(p)
+	r, done, err := db.packedIndex(ctx, p)
 	if err != nil {
 		return err
 	}
@@ -39,7 +39,7 @@ func (db *DB) withIndex(p *partition, fn func(index.Reader) error) error {
 
 // selectIDs returns the series of a partition that match; an empty set for none.
 func (db *DB) selectIDs(ctx context.Context, p *partition, ms []*storage.Matcher) (ids *roaring.Bitmap, err error) {
-	err = db.withIndex(p, func(r index.Reader) error {
+	err = db.withIndex(ctx, p, func(r index.Reader) error {
 		ids, err = r.Select(ctx, ms...)
 		return err
 	})
@@ -236,7 +236,7 @@ func (x *selection) scan(ctx context.Context, p *partition, fn func([]storage.Se
 		if err := storage.ContextError(ctx, "select"); err != nil {
 			return err
 		}
-		mint, err := x.mint(p, n)
+		mint, err := x.mint(ctx, p, n)
 		if err != nil {
 			return err
 		}
@@ -244,7 +244,7 @@ func (x *selection) scan(ctx context.Context, p *partition, fn func([]storage.Se
 		if err != nil || g.mask == 0 {
 			return err
 		}
-		ss, err := x.db.seriesOf(p, g)
+		ss, err := x.db.seriesOf(ctx, p, g)
 		if err != nil {
 			return err
 		}
@@ -253,10 +253,10 @@ func (x *selection) scan(ctx context.Context, p *partition, fn func([]storage.Se
 }
 
 // mint is the selection's, moved up by the retention of the group's metric.
-func (x *selection) mint(p *partition, n uint32) (mint int64, err error) {
+func (x *selection) mint(ctx context.Context, p *partition, n uint32) (mint int64, err error) {
 	metric := ""
 	if x.clock.perMetric() {
-		err = x.db.withIndex(p, func(r index.Reader) error {
+		err = x.db.withIndex(ctx, p, func(r index.Reader) error {
 			metric, err = r.MetricName(n)
 			return err
 		})
@@ -265,9 +265,9 @@ func (x *selection) mint(p *partition, n uint32) (mint int64, err error) {
 }
 
 // seriesOf copies the columns of a group into series of their own.
-func (db *DB) seriesOf(p *partition, g *groupColumns) ([]storage.Series, error) {
+func (db *DB) seriesOf(ctx context.Context, p *partition, g *groupColumns) ([]storage.Series, error) {
 	out := make([]storage.Series, 0, bits.OnesCount64(g.mask))
-	err := db.withIndex(p, func(r index.Reader) error {
+	err := db.withIndex(ctx, p, func(r index.Reader) error {
 		return g.eachID(func(id uint32) error {
 			ls, err := r.AppendLabels(nil, id)
 			out = append(out, storage.Series{Labels: ls})

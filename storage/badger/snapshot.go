@@ -30,7 +30,7 @@ func (db *DB) snapshot(force bool) error {
 func (db *DB) snapshotLocked(force bool) error {
 	start := db.applied.Load()
 	log := db.wal.Load()
-	if !force && log.Size() == db.snapWAL {
+	if !force && log.Size() == db.snapWAL.Load() {
 		return nil
 	}
 	if err := db.disk.flushable(); err != nil {
@@ -46,8 +46,8 @@ func (db *DB) snapshotLocked(force bool) error {
 		}
 		err = errors.Join(err, log.TruncateBefore(start+1))
 	}
-	db.snapAt = db.now()
-	db.snapWAL = log.Size()
+	db.snapAt.Store(db.now().UnixMilli())
+	db.snapWAL.Store(log.Size())
 	if err != nil {
 		db.met.snapshotErrors.Inc()
 		return fmt.Errorf("snapshot: %w", err)

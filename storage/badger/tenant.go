@@ -26,6 +26,7 @@ type tenant struct {
 
 	mu       sync.RWMutex
 	parts    map[int32]*partition
+	dropped  map[int32]uint64 // LSN at which a day was dropped
 	metadata map[string]storage.Metadata
 	unsaved  map[string]bool // metadata that is in the log only
 
@@ -39,7 +40,7 @@ type tenant struct {
 
 func newTenant(id uint32, name string) *tenant {
 	t := &tenant{
-		id: id, name: name, parts: map[int32]*partition{},
+		id: id, name: name, parts: map[int32]*partition{}, dropped: map[int32]uint64{},
 		metadata: map[string]storage.Metadata{}, unsaved: map[string]bool{},
 	}
 	t.policies.Store(&[]storage.RetentionPolicy{})
@@ -50,6 +51,12 @@ func (t *tenant) part(day int32) *partition {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	return t.parts[day]
+}
+
+func (t *tenant) droppedAt(day int32) uint64 {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.dropped[day]
 }
 
 // partitions returns the partitions that overlap [mint, maxt], oldest first.
