@@ -23,6 +23,10 @@ type Config struct {
 	MaxSamples int
 	// MaxSeries bounds the series of one selection, 0 = no bound.
 	MaxSeries int
+	// MaxMemoryBytes bounds what all running queries hold of what they read,
+	// MaxTenantMemoryBytes what those of one tenant hold, MaxQueryMemoryBytes what
+	// one query holds; 0 = no bound.
+	MaxMemoryBytes, MaxTenantMemoryBytes, MaxQueryMemoryBytes int64
 	// MaxPoints bounds the steps of a range query.
 	MaxPoints int
 	// MaxResultSeries bounds the answer of series and the names and values of
@@ -53,20 +57,25 @@ type Info struct {
 	AdminEnabled func() bool
 }
 
-// DefaultConfig returns Prometheus's own defaults, and bounds where it has none.
+// DefaultConfig returns Prometheus's own defaults, and bounds where it has none:
+// queries may hold half of the memory that the process may use, and one query half
+// of that.
 func DefaultConfig() Config {
+	memory := processMemory() / 2
 	return Config{
-		MaxConcurrent:     20,
-		MaxQueued:         500,
-		Timeout:           2 * time.Minute,
-		LookbackDelta:     5 * time.Minute,
-		SubqueryStep:      time.Minute,
-		MaxSamples:        50_000_000,
-		MaxPoints:         11_000,
-		MaxResultSeries:   5_000_000,
-		Planner:           true,
-		PlannerMinSeries:  200,
-		PlannerMinSamples: 20_000,
+		MaxMemoryBytes:      memory,
+		MaxQueryMemoryBytes: memory / 2,
+		MaxConcurrent:       20,
+		MaxQueued:           500,
+		Timeout:             2 * time.Minute,
+		LookbackDelta:       5 * time.Minute,
+		SubqueryStep:        time.Minute,
+		MaxSamples:          50_000_000,
+		MaxPoints:           11_000,
+		MaxResultSeries:     5_000_000,
+		Planner:             true,
+		PlannerMinSeries:    200,
+		PlannerMinSamples:   20_000,
 	}
 }
 
@@ -86,6 +95,9 @@ func (c *Config) Validate() error {
 	positive("maxPoints", int64(c.MaxPoints))
 	if c.MaxQueued < 0 || c.MaxSeries < 0 || c.MaxResultSeries < 0 {
 		errs = append(errs, errors.New("promql: maxQueued, maxSeries and maxResultSeries must not be negative"))
+	}
+	if c.MaxMemoryBytes < 0 || c.MaxTenantMemoryBytes < 0 || c.MaxQueryMemoryBytes < 0 {
+		errs = append(errs, errors.New("promql: maxMemoryBytes, maxTenantMemoryBytes and maxQueryMemoryBytes must not be negative"))
 	}
 	return errors.Join(errs...)
 }

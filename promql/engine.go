@@ -32,6 +32,7 @@ type Engine struct {
 	opts    promengine.EngineOpts
 	plan    PlannerOptions
 	observe func(outcome string)
+	memory  *memoryBudget // nil: nothing is counted
 }
 
 var _ promengine.QueryEngine = (*Engine)(nil)
@@ -75,15 +76,19 @@ func (e *Engine) newQuery(ctx context.Context, q promstorage.Queryable, build bu
 		return nil, err
 	}
 	run := &planRun{}
-	if over, ok := q.(interface{ base() *Queryable }); ok && e.plan.Enabled && !plannerOff(ctx) {
+	out := &plannedQuery{Query: plain, engine: e, run: run, build: build}
+	if b, ok := q.(interface{ base() *Queryable }); ok {
+		out.over = b.base()
+	}
+	if out.over != nil && e.plan.Enabled && !plannerOff(ctx) {
 		expr, err := e.parser.Parser.ParseExpr(qs)
 		if err != nil { // it was parsed a moment ago
 			return nil, fmt.Errorf("parse query again: %w", err)
 		}
-		run.queryable, run.expr = over.base(), expr
+		run.queryable, run.expr = out.over, expr
 		run.find(r)
 	}
-	return &plannedQuery{Query: plain, engine: e, run: run, build: build}, nil
+	return out, nil
 }
 
 // gridRange is what every Grid of a query has in common.
@@ -125,6 +130,7 @@ func (e *Engine) gridRange(opts promengine.QueryOpts, start, end time.Time, step
 type plannedQuery struct {
 	promengine.Query
 	engine  *Engine
+	over    *Queryable // nil over another queryable
 	run     *planRun
 	build   buildQuery
 	mu      sync.Mutex // guards planned and cancel
@@ -136,6 +142,9 @@ type plannedQuery struct {
 func (q *plannedQuery) Exec(ctx context.Context) *promengine.Result {
 	ctx, cancel := context.WithTimeout(withRun(ctx, q.run), q.engine.opts.Timeout)
 	defer cancel()
+	if q.over != nil {
+		q.run.memory = reservation{budget: q.engine.memory, tenant: q.over.opts.Tenant(ctx)}
+	}
 	q.mu.Lock()
 	q.cancel = cancel
 	q.mu.Unlock()
@@ -176,6 +185,7 @@ func (q *plannedQuery) Close() {
 	if q.planned != nil {
 		q.planned.Close()
 	}
+	q.run.memory.release()
 }
 
 // Stats implements promengine.Query.
@@ -235,6 +245,15 @@ func withRun(ctx context.Context, r *planRun) context.Context {
 func runOf(ctx context.Context) *planRun {
 	r, _ := ctx.Value(runKey).(*planRun)
 	return r
+}
+
+// reservationOf returns the memory of ctx's query; what it counts is lost where ctx
+// belongs to none.
+func reservationOf(ctx context.Context) *reservation {
+	if r := runOf(ctx); r != nil {
+		return &r.memory
+	}
+	return &reservation{}
 }
 
 // withSlot marks ctx as holding a slot of the gate already.

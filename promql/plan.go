@@ -27,6 +27,7 @@ type planRun struct {
 	parts       []*part
 	synthetic   map[string][]series // by the selector's metric name
 	annotations annotations.Annotations
+	memory      reservation // released when the query is closed
 
 	mu         sync.Mutex // guards selections
 	selections []selectionCost
@@ -81,6 +82,9 @@ func (r *planRun) evaluatePart(ctx context.Context, p *part, e *Engine) error {
 	}
 	res, err := q.store.Evaluate(ctx, tenant, *p.grid)
 	if err != nil {
+		return err
+	}
+	if err := r.memory.use(int64(len(res.Groups)) * int64(seriesBytes+sampleBytes*steps)); err != nil {
 		return err
 	}
 	p.result = res

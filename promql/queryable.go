@@ -2,6 +2,7 @@ package promql
 
 import (
 	"context"
+	"math"
 	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
@@ -90,8 +91,15 @@ func (q *querier) loadSeries(ctx context.Context, s storage.Selection) ([]series
 		b     labels.ScratchBuilder
 		begin = time.Now()
 	)
+	held := reservationOf(ctx)
+	if err := q.reserveAhead(ctx, held, s); err != nil {
+		return nil, err
+	}
 	for data, err := range q.store.Select(ctx, q.opts.Tenant(ctx), s) {
 		if err != nil {
+			return nil, err
+		}
+		if err := held.use(sizeOf(&data)); err != nil {
 			return nil, err
 		}
 		out = append(out, series{labels: data.Labels.PrometheusInto(&b), data: data})
@@ -101,6 +109,22 @@ func (q *querier) loadSeries(ctx context.Context, s storage.Selection) ([]series
 	}
 	noteSelection(ctx, s, out, time.Since(begin))
 	return out, nil
+}
+
+// reserveAhead waits for the memory that a selection is estimated to need where
+// memory is short.
+func (q *querier) reserveAhead(ctx context.Context, held *reservation, s storage.Selection) error {
+	if held.budget == nil || held.held > 0 || !held.budget.busy() {
+		return nil
+	}
+	est, err := q.store.Estimate(ctx, q.opts.Tenant(ctx), s)
+	if err != nil {
+		if storage.KindOf(err) == storage.KindUnsupported {
+			return nil // it will grow as it reads
+		}
+		return err
+	}
+	return held.await(ctx, int64(min(est.Bytes, math.MaxInt64)))
 }
 
 func (q *querier) loadLabels(ctx context.Context, s storage.Selection) ([]series, error) {
