@@ -68,5 +68,10 @@ import (
 	_ "k8s.io/api/networking/v1"
 	_ "k8s.io/api/policy/v1"
 	_ "k8s.io/api/rbac/v1"
+	_ "sigs.k8s.io/kustomize/api/krusty"
+	_ "sigs.k8s.io/kustomize/kyaml/filesys"
 	_ "sigs.k8s.io/yaml"
+	_ "golang.org/x/net/netutil"
+	_ "github.com/prometheus/otlptranslator"
+	_ "golang.org/x/sync/semaphore"
 )
