@@ -412,10 +412,10 @@ func (d *decoder) checkTime() {
 	}
 	hint := unitHint(float64(m.t), d.mint, d.maxt)
 	if m.t < d.mint {
-		m.refuse(CodeInvalidTimestamp, "timestamp %d is older than %s%s", m.t, d.lim.MaxPast, hint)
+		m.refuse(CodeInvalidTimestamp, "timestamp %d is older than %s%s", m.t, formatDays(d.lim.MaxPast), hint)
 		return
 	}
-	m.refuse(CodeInvalidTimestamp, "timestamp %d is more than %s ahead%s", m.t, d.lim.MaxFuture, hint)
+	m.refuse(CodeInvalidTimestamp, "timestamp %d is more than %s ahead%s", m.t, formatDays(d.lim.MaxFuture), hint)
 }
 
 // unitHint names the unit that would make t a good timestamp.

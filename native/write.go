@@ -199,6 +199,9 @@ func allRefused(res WriteResponse) *Error {
 		first := res.Errors[0]
 		e.Code = first.Code
 		e.Message = fmt.Sprintf("all %d metrics were refused; metric %d: %s", res.Rejected, first.Index, first.Error)
+		if res.Rejected == 1 {
+			e.Message = "the metric was refused: " + first.Error
+		}
 		e.Details = map[string]any{"index": first.Index, "metric": first.Metric}
 	}
 	return e
