@@ -212,3 +212,43 @@ func BenchmarkLoadMem(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkShapes tells the cost of other partitions than one huge metric: memory and packed bytes of each series.
+func BenchmarkShapes(b *testing.B) {
+	for _, c := range []struct {
+		name            string
+		metrics, series int
+	}{{"10000x3", 10000, 3}, {"50x2000_interleaved", 50, 2000}, {"1000x100_interleaved", 1000, 100}} {
+		b.Run(c.name, func(b *testing.B) {
+			for range b.N {
+				before := heapBytes()
+				m := NewMem()
+				var buf []byte
+				for i := range c.series {
+					for k := range c.metrics {
+						buf = benchLabels(buf[:0], i*c.metrics+k)
+						_, rest, _ := cutBytes(buf)
+						_, rest, _ = cutBytes(rest)
+						ls := storage.AppendLabel(nil, metricName, fmt.Sprintf("metric_%05d_total", k))
+						ls = append(ls, rest...)
+						if _, err := m.Create(hashOf(ls), ls); err != nil {
+							b.Fatal(err)
+						}
+					}
+				}
+				n := float64(m.SeriesCount())
+				b.ReportMetric(float64(heapBytes()-before)/n, "bytes/series")
+				s := newKV()
+				stats, err := m.WritePacked(context.Background(), s, s)
+				if err != nil {
+					b.Fatal(err)
+				}
+				b.ReportMetric(float64(stats.SeriesBytes)/n, "record-bytes/series")
+				b.ReportMetric(float64(stats.PostingBytes)/n, "posting-bytes/series")
+				b.ReportMetric(float64(stats.AllKeys), "keys")
+				b.ReportMetric(float64(m.IDBound())/n, "ids/series")
+				b.ReportMetric(float64(m.Bytes())/n, "told-bytes/series")
+			}
+		})
+	}
+}
