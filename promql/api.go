@@ -52,7 +52,7 @@ func New(store storage.Store, cfg Config, log *slog.Logger, reg prometheus.Regis
 		parser:   parser.NewParser(parser.Options{EnableExperimentalFunctions: cfg.ExperimentalFunctions}),
 		features: features.NewRegistry(),
 		queryable: NewQueryable(store, QueryableOptions{
-			Tenant: tenancy.TenantOf, MaxSeries: cfg.MaxSeries, MaxSamples: cfg.MaxSamples,
+			Tenant: tenancy.TenantOf, MaxSeries: cfg.MaxSeries, MaxSamples: cfg.maxSelected(),
 		}),
 	}
 	opts := promengine.EngineOpts{

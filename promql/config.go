@@ -18,7 +18,8 @@ type Config struct {
 	LookbackDelta time.Duration
 	// SubqueryStep is the step of a subquery that names none.
 	SubqueryStep time.Duration
-	// MaxSamples bounds the samples that a query holds at a time, and those of one
+	// MaxSamples bounds the points that the engine holds at a time, as Prometheus's
+	// --query.max-samples does; without MaxQueryMemoryBytes also the samples of one
 	// selection.
 	MaxSamples int
 	// MaxSeries bounds the series of one selection, 0 = no bound.
@@ -100,4 +101,13 @@ func (c *Config) Validate() error {
 		errs = append(errs, errors.New("promql: maxMemoryBytes, maxTenantMemoryBytes and maxQueryMemoryBytes must not be negative"))
 	}
 	return errors.Join(errs...)
+}
+
+// maxSelected bounds the samples of one selection where memory does not: a range
+// function over a long time reads far more samples than the engine holds points.
+func (c *Config) maxSelected() int {
+	if c.MaxQueryMemoryBytes > 0 {
+		return 0
+	}
+	return c.MaxSamples
 }

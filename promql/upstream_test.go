@@ -63,10 +63,16 @@ func prometheusBinary(t *testing.T) string {
 // It returns its base URL and stops it at the end of the test.
 func startPrometheus(t *testing.T) string {
 	t.Helper()
+	return startPrometheusWith(t, "global: {}\n")
+}
+
+// startPrometheusWith is startPrometheus with a configuration.
+func startPrometheusWith(t *testing.T, yaml string) string {
+	t.Helper()
 	bin := prometheusBinary(t)
 	dir := t.TempDir()
 	config := filepath.Join(dir, "prometheus.yml")
-	if err := os.WriteFile(config, []byte("global: {}\n"), 0o600); err != nil {
+	if err := os.WriteFile(config, []byte(yaml), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	addr := freeAddress(t)
