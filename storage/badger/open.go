@@ -127,6 +127,9 @@ func (db *DB) open() (err error) {
 	if db.lock, err = lockDir(filepath.Join(db.cfg.Dir, lockFile)); err != nil {
 		return unavailable("open", "the directory is in use by another process: %w", err)
 	}
+	if _, err := os.Stat(filepath.Join(db.cfg.Dir, restoringFile)); err == nil {
+		return storage.Errorf(storage.KindInvalid, "open", "a restore into the directory did not complete: remove it and restore again")
+	}
 	db.disk.check()
 	if err := db.checkMinimumSpace(); err != nil {
 		return err
