@@ -12,7 +12,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/oklog/run"
+	rungroup "github.com/oklog/run"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/prometheus/exporter-toolkit/web"
@@ -66,7 +66,7 @@ func serve(ctx context.Context, cfg *Config, log *slog.Logger, bound func(net.Ad
 	srv := newServer(cfg, front, log)
 	srv.BaseContext = func(net.Listener) context.Context { return context.WithoutCancel(ctx) }
 
-	var g run.Group
+	var g rungroup.Group
 	addServer(&g, srv, netutil.LimitListener(ln, cfg.Server.MaxConnections), cfg, log)
 	if cfg.Server.InternalListen != "" {
 		if err := addInternal(&g, cfg, p, promhttp.HandlerFor(reg, promhttp.HandlerOpts{Registry: reg, EnableOpenMetrics: true}), log); err != nil {
@@ -144,7 +144,7 @@ func newServer(cfg *Config, h http.Handler, log *slog.Logger) *http.Server {
 }
 
 // addServer serves ln, with TLS as the web configuration says.
-func addServer(g *run.Group, srv *http.Server, ln net.Listener, cfg *Config, log *slog.Logger) {
+func addServer(g *rungroup.Group, srv *http.Server, ln net.Listener, cfg *Config, log *slog.Logger) {
 	g.Add(func() error {
 		listen, systemd := []string{cfg.Server.Listen}, false
 		err := web.Serve(ln, srv, &web.FlagConfig{
@@ -158,7 +158,7 @@ func addServer(g *run.Group, srv *http.Server, ln net.Listener, cfg *Config, log
 }
 
 // addInternal serves metrics, pprof and probes on their own listener.
-func addInternal(g *run.Group, cfg *Config, p *probes, metrics http.Handler, log *slog.Logger) error {
+func addInternal(g *rungroup.Group, cfg *Config, p *probes, metrics http.Handler, log *slog.Logger) error {
 	ln, err := net.Listen("tcp", cfg.Server.InternalListen)
 	if err != nil {
 		return fmt.Errorf("listen on server.internalListen: %w", err)

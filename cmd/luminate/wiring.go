@@ -16,23 +16,23 @@ import (
 )
 
 // openStore opens the configured backend; p is told of the progress.
-func openStore(ctx context.Context, cfg *Config, log *slog.Logger, reg prometheus.Registerer, p *probes) (storage.Store, error) {
+func openStore(_ context.Context, cfg *Config, log *slog.Logger, reg prometheus.Registerer, p *probes) (storage.Store, error) {
 	switch cfg.Storage.Backend {
 	case "badger":
 		p.setProgress("opening", 0)
-		return openBadger(ctx, cfg, log, reg)
+		return openBadger(cfg, log, reg)
 	default:
 		return nil, fmt.Errorf("storage.backend: %q is not built in", cfg.Storage.Backend)
 	}
 }
 
-func openBadger(ctx context.Context, cfg *Config, log *slog.Logger, reg prometheus.Registerer) (storage.Store, error) {
+func openBadger(cfg *Config, log *slog.Logger, reg prometheus.Registerer) (storage.Store, error) {
 	b := cfg.Storage.Badger
 	c := badger.DefaultConfig()
 	c.Dir, c.WALSync, c.RetentionDays = b.Dir, b.WALSync, b.RetentionDays
 	c.MaxBytes, c.MinFreeBytes, c.HeadMaxBytes = b.MaxBytes, b.MinFreeBytes, b.HeadMaxBytes
 	c.SnapshotInterval, c.FutureLimit = b.SnapshotInterval, b.FutureLimit
-	db, err := badger.Open(ctx, c, log.With("backend", "badger"), reg)
+	db, err := badger.Open(c, log.With("backend", "badger"), reg)
 	if err != nil {
 		return nil, fmt.Errorf("open storage in %s: %w", b.Dir, err)
 	}
