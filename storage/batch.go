@@ -120,6 +120,9 @@ const (
 	ReasonInvalidValue  RefusalReason = "invalid_value"  // e.g. an inconsistent histogram
 	ReasonSeriesLimit   RefusalReason = "series_limit"   // active series limit of the tenant or metric
 	ReasonLabelLimit    RefusalReason = "label_limit"    // too many labels, or too long
+	ReasonExemplarLimit RefusalReason = "exemplar_limit" // too many exemplars in a request
+	ReasonBucketLimit   RefusalReason = "bucket_limit"   // too many buckets of a native histogram
+	ReasonForbidden     RefusalReason = "forbidden"      // outside what the writer's token allows
 )
 
 // Refusal tells of one refused sample. Series and Sample are positions in the

@@ -52,11 +52,26 @@ func (id Identity) Has(s Scope) bool {
 	}
 }
 
+// Allows tells whether the identity's request may touch tenant t: its own, one of
+// a federated read, or any tenant for an operator and without authentication.
+func (id Identity) Allows(t storage.Tenant) bool {
+	return !id.Authenticated || t == id.Tenant && !t.IsZero() ||
+		slices.Contains(id.Federated, t) || slices.Contains(id.Scopes, ScopeOperator)
+}
+
 type identityKey struct{}
 
 // NewContext returns ctx with the identity.
 func NewContext(ctx context.Context, id Identity) context.Context {
 	return context.WithValue(ctx, identityKey{}, id)
+}
+
+// NewSystemContext returns ctx with an identity of the program itself that reads
+// and writes one tenant, for background work on a wrapped store.
+func NewSystemContext(ctx context.Context, t storage.Tenant) context.Context {
+	return NewContext(ctx, Identity{
+		Tenant: t, Subject: "luminate", Scopes: []Scope{ScopeRead, ScopeWrite, ScopeAdmin}, Authenticated: true,
+	})
 }
 
 // FromContext returns the identity that the middleware put into ctx.

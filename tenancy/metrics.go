@@ -1,0 +1,137 @@
+package tenancy
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"github.com/luminate/luminate/storage"
+)
+
+// authMetrics tell of keys and tokens.
+type authMetrics struct {
+	reloadOK   *prometheus.GaugeVec
+	reloadTime *prometheus.GaugeVec
+}
+
+func newAuthMetrics(reg prometheus.Registerer, v *Verifier) *authMetrics {
+	f := promauto.With(reg)
+	if reg != nil {
+		reg.MustRegister(&expiryCollector{verifier: v, desc: prometheus.NewDesc("luminate_auth_token_expires_seconds",
+			"Seconds until the token that expires first among the tenant's tokens of the last hour expires; negative once it has. Tenant * is tokens of several tenants.",
+			[]string{"tenant"}, nil)})
+	}
+	return &authMetrics{
+		reloadOK: f.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "luminate_auth_last_reload_successful",
+			Help: "Whether the last look at a source of keys or revocations succeeded (1); if not, the old content holds.",
+		}, []string{"source"}),
+		reloadTime: f.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "luminate_auth_last_reload_success_timestamp_seconds",
+			Help: "When a source of keys or revocations was last read without error.",
+		}, []string{"source"}),
+	}
+}
+
+func (m *authMetrics) reloaded(source string, ok bool, now time.Time) {
+	value := 0.0
+	if ok {
+		value = 1
+		m.reloadTime.WithLabelValues(source).Set(float64(now.UnixMilli()) / 1000)
+	}
+	m.reloadOK.WithLabelValues(source).Set(value)
+}
+
+// expiryCollector tells when tokens expire, at the time of a scrape. The label is
+// bounded by the number of remembered tokens.
+type expiryCollector struct {
+	verifier *Verifier
+	desc     *prometheus.Desc
+}
+
+// Describe implements prometheus.Collector.
+func (c *expiryCollector) Describe(ch chan<- *prometheus.Desc) { ch <- c.desc }
+
+// Collect implements prometheus.Collector.
+func (c *expiryCollector) Collect(ch chan<- prometheus.Metric) {
+	for tenant, left := range c.verifier.soonestExpiries() {
+		ch <- prometheus.MustNewConstMetric(c.desc, prometheus.GaugeValue, left.Seconds(), tenant)
+	}
+}
+
+// gateMetrics tell of what the gate refused.
+type gateMetrics struct{ refused *prometheus.CounterVec }
+
+func newGateMetrics(reg prometheus.Registerer) *gateMetrics {
+	return &gateMetrics{refused: promauto.With(reg).NewCounterVec(prometheus.CounterOpts{
+		Name: "luminate_tenancy_refused_requests_total",
+		Help: "Requests refused before their handler, by reason: auth_… is a token, tenant a header, scope a right, else the id of a limit.",
+	}, []string{"reason"})}
+}
+
+// limitMetrics tell of limits and their use. The tenant label is bounded by
+// LimiterConfig.MaxTenants: series of a tenant that is forgotten go with it.
+type limitMetrics struct {
+	limited       *prometheus.CounterVec
+	usage         *prometheus.GaugeVec
+	queriesInUse  prometheus.Gauge
+	queriesQueued prometheus.Gauge
+	reloadOK      prometheus.Gauge
+	reloadTime    prometheus.Gauge
+	hash          prometheus.Gauge
+}
+
+func newLimitMetrics(reg prometheus.Registerer, l *Limiter) *limitMetrics {
+	f := promauto.With(reg)
+	m := &limitMetrics{
+		limited: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "luminate_tenancy_limited_total",
+			Help: "Requests, or series of a write, that a limit refused, or would have refused in mode observe.",
+		}, []string{"tenant", "limit"}),
+		usage: f.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "luminate_tenancy_limit_usage_ratio",
+			Help: "How much of a limit is used, 0 to 1.",
+		}, []string{"tenant", "limit"}),
+		queriesInUse: f.NewGauge(prometheus.GaugeOpts{
+			Name: "luminate_tenancy_queries_in_use",
+			Help: "Places for queries that are taken.",
+		}),
+		queriesQueued: f.NewGauge(prometheus.GaugeOpts{
+			Name: "luminate_tenancy_queries_queued",
+			Help: "Queries that wait for a place.",
+		}),
+		reloadOK: f.NewGauge(prometheus.GaugeOpts{
+			Name: "luminate_tenancy_limits_last_reload_successful",
+			Help: "Whether the last look at the limits file succeeded (1); if not, the old limits hold.",
+		}),
+		reloadTime: f.NewGauge(prometheus.GaugeOpts{
+			Name: "luminate_tenancy_limits_last_reload_success_timestamp_seconds",
+			Help: "When the limits file was last read without error.",
+		}),
+		hash: f.NewGauge(prometheus.GaugeOpts{
+			Name: "luminate_tenancy_limits_hash",
+			Help: "Hash of the limits in force; equal on all processes that have the same.",
+		}),
+	}
+	f.NewGauge(prometheus.GaugeOpts{
+		Name: "luminate_tenancy_queries_capacity",
+		Help: "Places for queries.",
+	}).Set(float64(l.cfg.Queries))
+	m.reloadOK.Set(1)
+	return m
+}
+
+func (m *limitMetrics) reloaded(ok bool, hash uint64, now time.Time) {
+	m.reloadOK.Set(0)
+	if ok {
+		m.reloadOK.Set(1)
+		m.reloadTime.Set(float64(now.UnixMilli()) / 1000)
+		m.hash.Set(float64(hash))
+	}
+}
+
+func (m *limitMetrics) forget(t storage.Tenant) {
+	m.limited.DeletePartialMatch(prometheus.Labels{"tenant": t.String()})
+	m.usage.DeletePartialMatch(prometheus.Labels{"tenant": t.String()})
+}
