@@ -185,6 +185,25 @@ func BenchmarkPackedCold(b *testing.B) {
 	}
 }
 
+// BenchmarkOpenPacked opens the million series, or takes a view of the opened index.
+func BenchmarkOpenPacked(b *testing.B) {
+	b.Run("open", func(b *testing.B) {
+		benchStore()
+		b.ResetTimer()
+		for range b.N {
+			benchPacked(b)
+		}
+	})
+	b.Run("view", func(b *testing.B) {
+		p := benchPacked(b)
+		for range b.N {
+			if _, ok, err := p.View(benchStore()); !ok || err != nil {
+				b.Fatal(ok, err)
+			}
+		}
+	})
+}
+
 // BenchmarkWritePacked packs a million series an operation.
 func BenchmarkWritePacked(b *testing.B) {
 	m := benchMem()

@@ -14,7 +14,12 @@ import (
 // for each, and a few series records; the rest it reads from its Source when a question needs it. It is safe for
 // concurrent use.
 type Packed struct {
-	src   Source
+	src Source
+	*packedParts
+}
+
+// packedParts is what all views of one packed index share.
+type packedParts struct {
 	meta  metaRecord
 	names []packedName // in order; the first, with an empty name, is the set of all series
 	dir   *directory
@@ -27,10 +32,11 @@ type Packed struct {
 const keptRecords = 16
 
 // metaRecord is the payload of the meta key: generation (0: nothing packed yet), series, bound of ids, number of names
-// and of their chunks, number of hash blocks and the last hash.
+// and of their chunks, number of hash blocks and the last hash; at last a random stamp, which tells this packed form
+// from any other, were it of a partition that was dropped and made anew.
 type metaRecord struct {
 	generation, bound, names, nameChunks, hashBlocks uint32
-	series, lastHash                                 uint64
+	series, lastHash, stamp                          uint64
 }
 
 // packedName is one label name.
@@ -44,7 +50,7 @@ type packedName struct {
 func (r *metaRecord) encode() (key, value []byte) {
 	var b []byte
 	for _, v := range []uint64{
-		uint64(r.generation), r.series, uint64(r.bound), uint64(r.names), uint64(r.nameChunks), uint64(r.hashBlocks), r.lastHash,
+		uint64(r.generation), r.series, uint64(r.bound), uint64(r.names), uint64(r.nameChunks), uint64(r.hashBlocks), r.lastHash, r.stamp,
 	} {
 		b = binary.AppendUvarint(b, v)
 	}
@@ -55,6 +61,7 @@ func (r *metaRecord) decode(payload []byte) bool {
 	d := decoder{b: payload}
 	r.generation, r.series, r.bound = d.u32(), d.uvarint(), d.u32()
 	r.names, r.nameChunks, r.hashBlocks, r.lastHash = d.u32(), d.u32(), d.u32(), d.uvarint()
+	r.stamp = d.uvarint()
 	return !d.bad && len(d.b) == 0 && r.generation > 0 && r.bound <= MaxSeriesID && r.series <= uint64(r.bound)
 }
 
@@ -85,7 +92,7 @@ func OpenPacked(ctx context.Context, src Source) (*Packed, error) {
 	if meta.generation == 0 {
 		return nil, fmt.Errorf("open packed index: %w", ErrNotPacked)
 	}
-	p := &Packed{src: src, meta: meta}
+	p := &Packed{src: src, packedParts: &packedParts{meta: meta}}
 	for chunk := range meta.nameChunks {
 		if err := p.readNames(namesKey(meta.generation, chunk)); err != nil {
 			return nil, fmt.Errorf("open packed index: %w", err)
@@ -98,6 +105,21 @@ func OpenPacked(ctx context.Context, src Source) (*Packed, error) {
 		return nil, fmt.Errorf("open packed index: %w", err)
 	}
 	return p, nil
+}
+
+// View returns the same packed index over another view of the same partition's keys, for the price of one Get: it
+// shares what p has read. ok is false if src holds another packed form by now, or none; then OpenPacked reads it. A
+// store keeps one Packed for each closed partition and takes a view of it for each query. p itself need not be usable
+// any more: its Source is not asked.
+func (p *Packed) View(src Source) (view *Packed, ok bool, err error) {
+	meta, err := readMeta(src)
+	if err != nil {
+		return nil, false, fmt.Errorf("view packed index: %w", err)
+	}
+	if meta != p.meta {
+		return nil, false, nil
+	}
+	return &Packed{src: src, packedParts: p.packedParts}, true, nil
 }
 
 func (p *Packed) readNames(key []byte) error {

@@ -85,6 +85,14 @@ func TestReopenAndPackAgain(t *testing.T) {
 	if got, err := old.Select(context.Background()); err != nil || got.GetCardinality() != 1500 {
 		t.Fatalf("old generation: %v, %v", got.GetCardinality(), err)
 	}
+	if _, ok, err := old.View(s); ok || err != nil {
+		t.Fatalf("view of a new generation through the old: %v, %v", ok, err)
+	}
+	view, ok, err := fresh.View(s)
+	if !ok || err != nil {
+		t.Fatalf("view: %v, %v", ok, err)
+	}
+	checkReader(t, r, view, all, 2)
 	if err := DeleteStale(s, s); err != nil {
 		t.Fatal(err)
 	}

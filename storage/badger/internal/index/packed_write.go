@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 
 	"github.com/RoaringBitmap/roaring/v2"
@@ -108,7 +109,7 @@ func (m *Mem) writePacked(ctx context.Context, src Source, sink Sink, limits pac
 		return PackStats{}, err
 	}
 	w := packWriter{m: m, sink: sink, limits: limits, meta: metaRecord{
-		generation: old.generation + 1, series: m.SeriesCount(), bound: m.IDBound(),
+		generation: old.generation + 1, series: m.SeriesCount(), bound: m.IDBound(), stamp: rand.Uint64(),
 	}}
 	if w.meta.generation == 0 {
 		w.meta.generation = 1
