@@ -1,0 +1,183 @@
+package clickhouse
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/ClickHouse/clickhouse-go/v2"
+	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
+)
+
+func parseDSN(dsn string) (*clickhouse.Options, error) {
+	o, err := clickhouse.ParseDSN(dsn)
+	if err != nil {
+		return nil, errors.New("clickhouse: the DSN is not of the form clickhouse://user@host:9000/database") // err may hold the password
+	}
+	if o.Protocol != clickhouse.Native {
+		return nil, errors.New("clickhouse: the DSN must use the native protocol (clickhouse://, port 9000 or 9440)")
+	}
+	if o.Auth.Database != "" && !identifier.MatchString(o.Auth.Database) {
+		return nil, fmt.Errorf("clickhouse: database name %q must match %s", o.Auth.Database, identifier)
+	}
+	return o, nil
+}
+
+// pool holds connections to the replicas of one shard. It is our own, over clients of
+// one connection each, for three reasons: waiting ends with the context; a query is
+// cancelled by closing its socket (the driver's own way closes a channel that it may
+// still be sending on, and that panics); and the password file is read for each
+// connection.
+type pool struct {
+	opts         *clickhouse.Options
+	passwordFile string
+	free         chan *conn
+	all          []*conn
+	once         sync.Once
+	closed       chan struct{}
+}
+
+func newPool(dsn string, cfg Config, size int) (*pool, error) {
+	o, err := parseDSN(dsn)
+	if err != nil {
+		return nil, err
+	}
+	o.Compression = &clickhouse.Compression{Method: clickhouse.CompressionLZ4}
+	o.DialTimeout = cfg.DialTimeout
+	o.ReadTimeout = cfg.QueryTimeout + 10*time.Second // the server's own limit comes first
+	o.MaxOpenConns, o.MaxIdleConns = 1, 1
+	o.ConnMaxLifetime = time.Hour
+	o.ConnOpenStrategy = clickhouse.ConnOpenRoundRobin
+	p := &pool{opts: o, passwordFile: cfg.PasswordFile, free: make(chan *conn, size), closed: make(chan struct{})}
+	for i := range size {
+		c := &conn{pool: p, first: i}
+		p.all = append(p.all, c)
+		p.free <- c
+	}
+	return p, nil
+}
+
+// get waits for a connection. The caller calls put, whatever happens.
+func (p *pool) get(ctx context.Context) (*conn, error) {
+	select {
+	case <-p.closed:
+		return nil, errStoreClosed
+	default:
+	}
+	select {
+	case c := <-p.free:
+		if err := c.open(); err != nil {
+			p.put(c)
+			return nil, err
+		}
+		return c, nil
+	case <-p.closed:
+		return nil, errStoreClosed
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (p *pool) put(c *conn) { p.free <- c }
+
+// close waits for the connections in use and closes all.
+func (p *pool) close() {
+	p.once.Do(func() {
+		close(p.closed)
+		for range p.all {
+			c := <-p.free
+			c.reset()
+		}
+	})
+}
+
+// conn is a client with at most one connection. Between get and put one goroutine
+// uses it; interrupt may be called by any.
+type conn struct {
+	pool  *pool
+	first int // the replica to begin with
+	drv   driver.Conn
+
+	mu   sync.Mutex
+	sock net.Conn
+}
+
+// open makes the client if there is none.
+func (c *conn) open() error {
+	if c.drv != nil {
+		return nil
+	}
+	o := *c.pool.opts
+	if c.pool.passwordFile != "" {
+		b, err := os.ReadFile(c.pool.passwordFile)
+		if err != nil {
+			return fmt.Errorf("read password file: %w", err)
+		}
+		o.Auth.Password = strings.TrimRight(string(b), "\r\n")
+	}
+	// Each connection begins at another replica: the driver counts per client.
+	n := c.first % len(o.Addr)
+	o.Addr = append(append([]string(nil), o.Addr[n:]...), o.Addr[:n]...)
+	o.DialContext = c.dial(o.TLS)
+	drv, err := clickhouse.Open(&o)
+	if err != nil {
+		return err
+	}
+	c.drv = drv
+	return nil
+}
+
+// dial returns a dial function that remembers the socket. With it the driver leaves
+// TLS to us.
+func (c *conn) dial(conf *tls.Config) func(context.Context, string) (net.Conn, error) {
+	return func(ctx context.Context, addr string) (net.Conn, error) {
+		d := net.Dialer{Timeout: c.pool.opts.DialTimeout, KeepAlive: 30 * time.Second}
+		sock, err := d.DialContext(ctx, "tcp", addr)
+		if err != nil {
+			return nil, err
+		}
+		if conf != nil {
+			own := conf.Clone()
+			if own.ServerName == "" {
+				own.ServerName, _, _ = net.SplitHostPort(addr)
+			}
+			tc := tls.Client(sock, own)
+			if err := tc.HandshakeContext(ctx); err != nil {
+				sock.Close()
+				return nil, err
+			}
+			sock = tc
+		}
+		c.mu.Lock()
+		c.sock = sock
+		c.mu.Unlock()
+		return sock, nil
+	}
+}
+
+// interrupt ends whatever the connection does: the server sees the disconnect and
+// stops the query.
+func (c *conn) interrupt() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.sock != nil {
+		c.sock.Close()
+	}
+}
+
+// reset forgets the client after an error that may have broken it.
+func (c *conn) reset() {
+	if c.drv != nil {
+		_ = c.drv.Close() // nothing waits in it
+		c.drv = nil
+	}
+	c.mu.Lock()
+	c.sock = nil
+	c.mu.Unlock()
+}

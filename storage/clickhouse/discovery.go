@@ -1,0 +1,157 @@
+package clickhouse
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
+
+	"github.com/luminate/luminate/storage"
+)
+
+// LabelNames implements storage.Store.
+func (s *Store) LabelNames(ctx context.Context, t storage.Tenant, q storage.Selection) ([]string, error) {
+	return s.listValues(ctx, "label names", t, q, func(*params) (string, fragments) { return "read/label_names", fragments{} })
+}
+
+// LabelValues implements storage.Store.
+func (s *Store) LabelValues(ctx context.Context, t storage.Tenant, name string, q storage.Selection) ([]string, error) {
+	return s.listValues(ctx, "label values", t, q, func(p *params) (string, fragments) {
+		if name == storage.MetricName {
+			return "read/label_values_of_metric", fragments{}
+		}
+		return "read/label_values", fragments{"Value": valueOf(p, name)}
+	})
+}
+
+// listValues runs a discovery statement on every shard and merges the answers.
+func (s *Store) listValues(ctx context.Context, op string, t storage.Tenant, q storage.Selection, statement func(*params) (string, fragments)) ([]string, error) {
+	if err := s.enter(ctx, op, t); err != nil {
+		return nil, err
+	}
+	if err := q.Validate(); err != nil {
+		return nil, err
+	}
+	sel, empty, err := s.plan(ctx, t, q.Matchers, q.MinT, q.MaxT)
+	if err != nil || empty {
+		return nil, translate(ctx, op, err)
+	}
+	var mu sync.Mutex
+	var all []string
+	err = s.onShards(ctx, func(ctx context.Context, sh *shard) error {
+		var p params
+		name, f := statement(&p)
+		if f["Where"], err = s.discoveryWhere(ctx, &p, sh, sel); err != nil {
+			return err
+		}
+		f["Limit"] = p.i64(int64(s.listLimit(q.Limit)))
+		return s.each(ctx, sh, render(name, f), p.args, func(r driver.Rows) error {
+			var v string
+			err := r.Scan(&v)
+			mu.Lock()
+			defer mu.Unlock()
+			all = append(all, v)
+			return err
+		})
+	})
+	if err != nil {
+		return nil, translate(ctx, op, err)
+	}
+	slices.Sort(all)
+	all = slices.Compact(all)
+	if q.Limit > 0 && len(all) > q.Limit {
+		all = all[:q.Limit]
+	}
+	return all, nil
+}
+
+// listLimit is the bound of a list on each shard.
+func (s *Store) listLimit(limit int) int {
+	if limit > 0 {
+		return limit
+	}
+	return s.cfg.MaxSelectedSeries
+}
+
+// discoveryWhere is seriesWhere, and leaves out what the policies of single metrics
+// hide: first the metrics are listed, then each group of one retention gets its bound.
+func (s *Store) discoveryWhere(ctx context.Context, p *params, sh *shard, sel selection) (string, error) {
+	where := s.seriesWhere(p, sel.tenant, sel.matchers, sel.mint, sel.maxt)
+	if sel.uniform() {
+		return where, nil
+	}
+	var mp params
+	sql := render("read/metrics", fragments{"Where": s.seriesWhere(&mp, sel.tenant, sel.matchers, sel.mint, sel.maxt)})
+	byBound := map[int64][]string{}
+	err := s.each(ctx, sh, sql, mp.args, func(r driver.Rows) error {
+		var metric string
+		err := r.Scan(&metric)
+		if m := clampTime(sel.policies.mint(metric, sel.now)); m > sel.mint {
+			byBound[dayOf(m)] = append(byBound[dayOf(m)], metric)
+		}
+		return err
+	})
+	for _, day := range sortedKeys(byBound) {
+		where += fmt.Sprintf(" AND NOT (metric IN %s AND day < %s)", p.strs(byBound[day]), p.i64(day))
+	}
+	return where, err
+}
+
+func sortedKeys[V any](m map[int64]V) []int64 {
+	out := make([]int64, 0, len(m))
+	for k := range m {
+		out = append(out, k)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// Estimate implements storage.Store: series from the label index; samples by counting
+// keys of the metric's rows, which reads no values.
+func (s *Store) Estimate(ctx context.Context, t storage.Tenant, q storage.Selection) (storage.Estimate, error) {
+	var e storage.Estimate
+	if err := s.enter(ctx, "estimate", t); err != nil {
+		return e, err
+	}
+	if err := q.Validate(); err != nil {
+		return e, err
+	}
+	sel, empty, err := s.plan(ctx, t, q.Matchers, q.MinT, q.MaxT)
+	if err != nil || empty {
+		return e, translate(ctx, "estimate", err)
+	}
+	for _, sh := range s.shards {
+		if err := s.estimateShard(ctx, sh, sel, &e); err != nil {
+			return e, translate(ctx, "estimate", err)
+		}
+	}
+	e.Bytes = 16*e.Samples + 300*e.Series
+	return e, nil
+}
+
+func (s *Store) estimateShard(ctx context.Context, sh *shard, sel selection, e *storage.Estimate) error {
+	var p params
+	var series, days uint64
+	sql := render("read/estimate", fragments{"Where": s.seriesWhere(&p, sel.tenant, sel.matchers, sel.mint, sel.maxt)})
+	err := s.each(ctx, sh, sql, p.args, func(r driver.Rows) error { return r.Scan(&series, &days) })
+	if err != nil || series == 0 {
+		return err
+	}
+	// Of the metric, or the tenant, as a whole: the share of the matching series is
+	// taken to be average.
+	var sp params
+	var samples, of uint64
+	f := rowFilter{}
+	if sel.one {
+		f.metrics = []string{sel.metric}
+	}
+	sql = render("read/estimate_samples", fragments{"Where": s.where(&sp, sel, f)})
+	if err := s.each(ctx, sh, sql, sp.args, func(r driver.Rows) error { return r.Scan(&samples, &of) }); err != nil {
+		return err
+	}
+	e.Series += series
+	e.Samples += max(series, uint64(float64(samples)*float64(series)/float64(max(of, series))))
+	return nil
+}

@@ -1,0 +1,209 @@
+package clickhouse
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/ClickHouse/clickhouse-go/v2"
+	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
+)
+
+// params collects the values of a statement; each method returns the placeholder to
+// put into the text.
+type params struct{ args []any }
+
+func (p *params) bind(value any, typ string) string {
+	name := fmt.Sprintf("p%d", len(p.args))
+	p.args = append(p.args, clickhouse.Named(name, value))
+	return "{" + name + ":" + typ + "}"
+}
+
+func (p *params) str(v string) string    { return p.bind(v, "String") }
+func (p *params) i64(v int64) string     { return p.bind(v, "Int64") }
+func (p *params) f64(v float64) string   { return p.bind(v, "Float64") }
+func (p *params) strs(v []string) string { return p.bind(v, "Array(String)") }
+func (p *params) u64s(v []uint64) string { return p.bind(v, "Array(UInt64)") }
+func (p *params) u32s(v []uint32) string { return p.bind(v, "Array(UInt32)") }
+func (p *params) i64s(v []int64) string  { return p.bind(v, "Array(Int64)") }
+
+// time returns a DateTime64(3) of Unix milliseconds, clamped to what the type holds.
+func (p *params) time(ms int64) string {
+	return "fromUnixTimestamp64Milli(" + p.i64(clampTime(ms)) + ", 'UTC')"
+}
+
+// minTime and maxTime bound DateTime64(3): 1900 to 2299.
+const (
+	minTime = -2_208_988_800_000
+	maxTime = 10_413_791_999_999
+)
+
+func clampTime(ms int64) int64 { return min(max(ms, minTime), maxTime) }
+
+// rows is the answer to a statement. Close it before the connection is used again.
+type rows struct {
+	driver.Rows
+	c    *conn
+	stop func() bool
+	done bool
+}
+
+// Next is driver.Rows' and remembers the end.
+func (r *rows) Next() bool {
+	if r.Rows.Next() {
+		return true
+	}
+	r.done = true
+	return false
+}
+
+// close gives the connection back. An answer that was not read to its end is cut off
+// by closing the socket first: draining it could take as long as the query.
+func (r *rows) close() error {
+	r.stop()
+	broken := !r.done || r.Err() != nil
+	if broken {
+		r.c.interrupt()
+	}
+	err := r.Rows.Close()
+	if broken {
+		r.c.reset()
+	}
+	r.c.pool.put(r.c)
+	return err
+}
+
+// query runs a reading statement on a shard.
+func (s *Store) query(ctx context.Context, sh *shard, sql string, args []any, extra clickhouse.Settings) (*rows, error) {
+	c, err := sh.read.get(ctx)
+	if err != nil {
+		return nil, err
+	}
+	// The driver never sees the cancellation, see pool.
+	stop := context.AfterFunc(ctx, c.interrupt)
+	settings := s.readSettings(ctx)
+	for k, v := range extra {
+		settings[k] = v
+	}
+	opts := []clickhouse.QueryOption{clickhouse.WithSettings(settings)}
+	r, err := c.drv.Query(clickhouse.Context(context.WithoutCancel(ctx), opts...), sql, args...)
+	if err != nil {
+		stop()
+		c.recover(err)
+		sh.read.put(c)
+		return nil, err
+	}
+	return &rows{Rows: r, c: c, stop: stop}, nil
+}
+
+// recover resets the connection unless the error is an answer of the server.
+func (c *conn) recover(err error) {
+	var ex *clickhouse.Exception
+	if !errors.As(err, &ex) || ex.Code == codeAuthenticationError {
+		c.reset()
+	}
+}
+
+// each runs a statement and calls scan for every row.
+func (s *Store) each(ctx context.Context, sh *shard, sql string, args []any, scan func(r driver.Rows) error) (err error) {
+	r, err := s.query(ctx, sh, sql, args, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, r.close()) }()
+	for r.Next() {
+		if err := scan(r); err != nil {
+			return err
+		}
+	}
+	return r.Err()
+}
+
+// exec runs a statement that answers nothing.
+func (s *Store) exec(ctx context.Context, sh *shard, sql string, args []any, settings clickhouse.Settings) error {
+	c, err := sh.write.get(ctx)
+	if err != nil {
+		return err
+	}
+	defer sh.write.put(c)
+	stop := context.AfterFunc(ctx, c.interrupt)
+	defer stop()
+	err = c.drv.Exec(clickhouse.Context(context.WithoutCancel(ctx), clickhouse.WithSettings(settings)), sql, args...)
+	if err != nil {
+		c.recover(err)
+	}
+	return err
+}
+
+// readSettings are the limits that go with every reading statement.
+func (s *Store) readSettings(ctx context.Context) clickhouse.Settings {
+	limit := s.cfg.QueryTimeout
+	if d, ok := ctx.Deadline(); ok {
+		limit = min(limit, time.Until(d))
+	}
+	set := clickhouse.Settings{
+		// Rounded up, so that a connection seldom has to be told another value.
+		"max_execution_time":                          int(math.Ceil(max(1, limit.Seconds())/5) * 5),
+		"timeout_overflow_mode":                       "throw",
+		"distributed_product_mode":                    "deny",
+		"max_result_rows":                             s.cfg.MaxResultRows,
+		"result_overflow_mode":                        "throw",
+		"max_query_size":                              64 << 20,
+		"max_bytes_before_external_group_by":          s.cfg.MaxQueryMemory / 2,
+		"max_bytes_before_external_sort":              s.cfg.MaxQueryMemory / 2,
+		"optimize_aggregation_in_order":               0,
+		"do_not_merge_across_partitions_select_final": 1,
+	}
+	if s.cfg.MaxQueryMemory > 0 {
+		set["max_memory_usage"] = s.cfg.MaxQueryMemory
+	}
+	if s.cfg.MaxRowsToRead > 0 {
+		set["max_rows_to_read"] = s.cfg.MaxRowsToRead
+	}
+	if s.cfg.MaxThreads > 0 {
+		set["max_threads"] = s.cfg.MaxThreads
+	}
+	return set
+}
+
+// insertSettings are those of an INSERT. Asynchronous inserts are the server's
+// default in newer versions and would answer for data that a crash still loses.
+// Without a token nothing is deduplicated: the hash of the content would swallow a
+// series row that is stored again after a delete.
+func insertSettings(token string) clickhouse.Settings {
+	set := clickhouse.Settings{"async_insert": 0, "max_partitions_per_insert_block": 0, "insert_deduplicate": 0}
+	if token != "" {
+		set["insert_deduplicate"] = 1
+		set["insert_deduplication_token"] = token
+	}
+	return set
+}
+
+// insert sends columns as one block.
+func (s *Store) insert(ctx context.Context, sh *shard, statement, token string, columns ...any) (err error) {
+	c, err := sh.write.get(ctx)
+	if err != nil {
+		return err
+	}
+	defer sh.write.put(c)
+	stop := context.AfterFunc(ctx, c.interrupt)
+	defer stop()
+	defer func() {
+		if err != nil {
+			c.recover(err)
+		}
+	}()
+	b, err := c.drv.PrepareBatch(clickhouse.Context(context.WithoutCancel(ctx), clickhouse.WithSettings(insertSettings(token))), statement)
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	for i, col := range columns {
+		if err := b.Column(i).Append(col); err != nil {
+			return err
+		}
+	}
+	return b.Send()
+}
