@@ -29,7 +29,7 @@ type packedParts struct {
 }
 
 // keptRecords is how many decoded records a Packed keeps for AppendLabels and Hash; one is some tens of KiB.
-const keptRecords = 16
+const keptRecords = 8
 
 // metaRecord is the payload of the meta key: generation (0: nothing packed yet), series, bound of ids, number of names
 // and of their chunks, number of hash blocks and the last hash; at last a random stamp, which tells this packed form
@@ -108,9 +108,8 @@ func OpenPacked(ctx context.Context, src Source) (*Packed, error) {
 }
 
 // View returns the same packed index over another view of the same partition's keys, for the price of one Get: it
-// shares what p has read. ok is false if src holds another packed form by now, or none; then OpenPacked reads it. A
-// store keeps one Packed for each closed partition and takes a view of it for each query. p itself need not be usable
-// any more: its Source is not asked.
+// shares what p has read. ok is false if src holds another packed form by now, or none; then OpenPacked reads it. p
+// itself need not be usable any more: its Source is not asked.
 func (p *Packed) View(src Source) (view *Packed, ok bool, err error) {
 	meta, err := readMeta(src)
 	if err != nil {

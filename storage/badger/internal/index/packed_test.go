@@ -292,3 +292,47 @@ func TestOpenPackedOfNothing(t *testing.T) {
 		t.Fatalf("%d series", m.SeriesCount())
 	}
 }
+
+func TestPackedCache(t *testing.T) {
+	ctx := context.Background()
+	r := rand.New(rand.NewPCG(18, 18))
+	c := NewPackedCache[int](2)
+	stores, mems := []*kv{newKV(), newKV(), newKV()}, []*Mem{NewMem(), NewMem(), NewMem()}
+	for i, s := range stores {
+		fillRandom(t, r, mems[i], 100+i)
+		pack(t, mems[i], s, tinyLimits)
+	}
+	open := func(i int) *Packed {
+		t.Helper()
+		p, err := c.Open(ctx, i, stores[i])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p.SeriesCount() != mems[i].SeriesCount() {
+			t.Fatalf("partition %d has %d series, want %d", i, p.SeriesCount(), mems[i].SeriesCount())
+		}
+		return p
+	}
+	first := open(0)
+	if open(0).packedParts != first.packedParts {
+		t.Fatal("the second query read the index again")
+	}
+	open(1)
+	open(0)
+	open(2) // in place of 1
+	if open(0).packedParts != first.packedParts || c.take(1) != nil {
+		t.Fatal("the index used last was dropped")
+	}
+	fillRandom(t, r, mems[0], 10)
+	pack(t, mems[0], stores[0], tinyLimits)
+	if open(0).packedParts == first.packedParts {
+		t.Fatal("an old packed form was served")
+	}
+	c.Forget(0)
+	if c.take(0) != nil {
+		t.Fatal("still there")
+	}
+	if _, err := c.Open(ctx, 3, newKV()); !errors.Is(err, ErrNotPacked) {
+		t.Fatalf("got %v", err)
+	}
+}
