@@ -141,7 +141,7 @@ func (c Config) Validate() error {
 	positive("read.maxQueries", int64(c.Read.MaxQueries))
 	positive("read.maxSamples", int64(c.Read.MaxSamples))
 	positive("read.concurrency", int64(c.Read.Concurrency))
-	positive("otlp.lookbackDelta", int64(c.OTLP.LookbackDelta))
+	positive("otlp.lookbackDelta", int64(c.OTLP.LookbackDelta/time.Second))
 	positive("otlp.maxElements", int64(c.OTLP.MaxElements))
 	if c.MaxInFlightBytes < c.MaxDecodedBytes {
 		errs = append(errs, fmt.Errorf("remote: maxInFlightBytes is %d, must be at least maxDecodedBytes, %d", c.MaxInFlightBytes, c.MaxDecodedBytes))

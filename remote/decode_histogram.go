@@ -159,8 +159,10 @@ func (w *wireHistogram) scalar(fc *easyproto.FieldContext) (ok bool) {
 		w.zeroThreshold, ok = fc.Double()
 	case 6:
 		w.zeroCount, ok = fc.Uint64()
+		w.zeroFloat = 0 // of a oneof the last on the wire counts
 	case 7:
 		w.zeroFloat, ok = fc.Double()
+		w.zeroCount = 0
 	case 14:
 		w.hint, ok = fc.Enum()
 	case 15:

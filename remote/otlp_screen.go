@@ -3,6 +3,8 @@ package remote
 import (
 	"context"
 	"fmt"
+	"math"
+	"time"
 
 	"github.com/prometheus/prometheus/storage/remote/otlptranslator/prometheusremotewrite"
 	"go.opentelemetry.io/collector/pdata/pcommon"
@@ -19,6 +21,56 @@ func eachMetric(md pmetric.Metrics, keep func(pcommon.Resource, pmetric.ScopeMet
 			sm := rm.ScopeMetrics().At(j)
 			sm.Metrics().RemoveIf(func(m pmetric.Metric) bool { return !keep(rm.Resource(), sm, m) })
 		}
+	}
+}
+
+// maxTargetInfo bounds the target_info samples that a request's span of time makes.
+// The translator writes one at every half of the lookback delta from the first to the
+// last timestamp, which for two data points at the ends of time is a hundred million.
+const maxTargetInfo = 100_000
+
+// targetInfoSamples counts the target_info samples that the translator would write
+// beyond one for each resource.
+func targetInfoSamples(md pmetric.Metrics, interval time.Duration) (n uint64) {
+	for i := range md.ResourceMetrics().Len() {
+		first, last := pcommon.Timestamp(math.MaxUint64), pcommon.Timestamp(0)
+		seen := func(t pcommon.Timestamp) {
+			first, last = min(first, t), max(last, t)
+		}
+		sms := md.ResourceMetrics().At(i).ScopeMetrics()
+		for j := range sms.Len() {
+			for k := range sms.At(j).Metrics().Len() {
+				eachTimestamp(sms.At(j).Metrics().At(k), seen)
+			}
+		}
+		if last > first {
+			n += uint64(last-first) / uint64(interval)
+		}
+	}
+	return n
+}
+
+func eachTimestamp(m pmetric.Metric, fn func(pcommon.Timestamp)) {
+	switch m.Type() {
+	case pmetric.MetricTypeGauge:
+		eachPoint(m.Gauge().DataPoints(), fn)
+	case pmetric.MetricTypeSum:
+		eachPoint(m.Sum().DataPoints(), fn)
+	case pmetric.MetricTypeHistogram:
+		eachPoint(m.Histogram().DataPoints(), fn)
+	case pmetric.MetricTypeExponentialHistogram:
+		eachPoint(m.ExponentialHistogram().DataPoints(), fn)
+	case pmetric.MetricTypeSummary:
+		eachPoint(m.Summary().DataPoints(), fn)
+	}
+}
+
+func eachPoint[P interface{ Timestamp() pcommon.Timestamp }](points interface {
+	Len() int
+	At(int) P
+}, fn func(pcommon.Timestamp)) {
+	for i := range points.Len() {
+		fn(points.At(i).Timestamp())
 	}
 }
 

@@ -95,6 +95,10 @@ func (a *API) storeOTLP(ctx context.Context, t storage.Tenant, md pmetric.Metric
 // taken out, and the rest is converted again.
 func (a *API) translate(ctx context.Context, md pmetric.Metrics, app *batchAppender, rejected *rejections) error {
 	settings := a.cfg.OTLP.settings()
+	if n := targetInfoSamples(md, settings.LookbackDelta/2); n > maxTargetInfo {
+		settings.DisableTargetInfo = true
+		rejected.note(fmt.Sprintf("no target_info is stored: the timestamps of the request are so far apart that it would take %d samples", n))
+	}
 	convert := func() error {
 		_, err := prometheusremotewrite.NewPrometheusConverter(app).FromMetrics(ctx, md, settings)
 		if cerr := storage.ContextError(ctx, "translate"); cerr != nil {

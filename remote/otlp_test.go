@@ -497,3 +497,20 @@ func TestOTLPNoRecordedValueIsStale(t *testing.T) {
 		t.Errorf("%d series stored", len(s.stored()))
 	}
 }
+
+// Two timestamps at the ends of time must not make the translator write target_info
+// for all the time between them.
+func TestOTLPSpanOfTimeIsBounded(t *testing.T) {
+	s := newStack(t)
+	o := newOTLP(s)
+	o.gauge("now", 1)
+	o.gauge("first", 1).SetTimestamp(1)
+	o.gauge("last", 1).SetTimestamp(math.MaxUint64)
+	points, message := s.sendOTLP(o)
+	if points != 2 || !strings.Contains(message, "no target_info is stored") {
+		t.Errorf("rejected %d: %s", points, message)
+	}
+	if got := s.storedText(); len(got) != 1 || !strings.Contains(got[0], `__name__="now"`) {
+		t.Errorf("stored %v", got)
+	}
+}
