@@ -1,10 +1,14 @@
 package main
 
 import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"runtime"
 	"strconv"
 	"time"
 
+	"github.com/luminate/luminate/storage"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promauto"
@@ -78,4 +82,51 @@ func registerProcess(reg prometheus.Registerer, backend string, started time.Tim
 		Name: "luminate_start_time_seconds",
 		Help: "Unix time at which the process started to serve.",
 	}).Set(float64(started.Unix()))
+}
+
+// registerHealth registers what tells whether the process can do its work.
+func registerHealth(reg prometheus.Registerer, cfg *Config, p *probes) {
+	f := promauto.With(reg)
+	f.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "luminate_up",
+		Help: "1 while requests are served: the storage is open and answers, and shutdown has not begun.",
+	}, func() float64 {
+		if p.draining.Load() || p.check(context.Background()).Status == storage.HealthDown {
+			return 0
+		}
+		return 1
+	})
+	for _, status := range []storage.HealthStatus{storage.HealthOK, storage.HealthReadOnly, storage.HealthDown} {
+		f.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "luminate_storage_health", Help: "1 for the state that the storage is in: ok, read_only or down.",
+			ConstLabels: prometheus.Labels{"status": string(status)},
+		}, func() float64 {
+			if p.check(context.Background()).Status == status {
+				return 1
+			}
+			return 0
+		})
+	}
+	f.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "luminate_storage_disk_used_bytes", Help: "Bytes of stored data, as the storage knows them.",
+	}, func() float64 { return float64(p.check(context.Background()).DiskUsedBytes) })
+	f.NewGauge(prometheus.GaugeOpts{
+		Name: "luminate_http_connections_limit", Help: "Connections that the listener holds at once; further ones wait.",
+	}).Set(float64(cfg.Server.MaxConnections))
+	sum := sha256.Sum256([]byte(renderConfig(cfg)))
+	f.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "luminate_config_info", Help: "Always 1; the label is a hash of the configuration in force.",
+	}, []string{"sha256"}).WithLabelValues(hex.EncodeToString(sum[:8])).Set(1)
+}
+
+// registerUnclean tells whether the process before ended without an orderly
+// shutdown.
+func registerUnclean(reg prometheus.Registerer, unclean bool) {
+	g := promauto.With(reg).NewGauge(prometheus.GaugeOpts{
+		Name: "luminate_unclean_shutdown",
+		Help: "1 if the process before this one ended without an orderly shutdown (kill -9, power, out of memory).",
+	})
+	if unclean {
+		g.Set(1)
+	}
 }

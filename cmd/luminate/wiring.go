@@ -11,22 +11,24 @@ import (
 	"github.com/luminate/luminate/remote"
 	"github.com/luminate/luminate/storage"
 	"github.com/luminate/luminate/storage/badger"
+	"github.com/luminate/luminate/tenancy"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/otlptranslator"
 )
 
-// openStore opens the configured backend; p is told of the progress.
-func openStore(_ context.Context, cfg *Config, log *slog.Logger, reg prometheus.Registerer, p *probes) (storage.Store, error) {
+// openStore opens the configured backend; p is told of the progress. done is
+// called after the store was closed without an error.
+func openStore(_ context.Context, cfg *Config, log *slog.Logger, reg prometheus.Registerer, p *probes) (store storage.Store, done func() error, err error) {
 	switch cfg.Storage.Backend {
 	case "badger":
 		p.setProgress("opening", 0)
 		return openBadger(cfg, log, reg)
 	default:
-		return nil, fmt.Errorf("storage.backend: %q is not built in", cfg.Storage.Backend)
+		return nil, nil, fmt.Errorf("storage.backend: %q is not built in", cfg.Storage.Backend)
 	}
 }
 
-func openBadger(cfg *Config, log *slog.Logger, reg prometheus.Registerer) (storage.Store, error) {
+func openBadger(cfg *Config, log *slog.Logger, reg prometheus.Registerer) (storage.Store, func() error, error) {
 	b := cfg.Storage.Badger
 	c := badger.DefaultConfig()
 	c.Dir, c.WALSync, c.RetentionDays = b.Dir, b.WALSync, b.RetentionDays
@@ -34,25 +36,36 @@ func openBadger(cfg *Config, log *slog.Logger, reg prometheus.Registerer) (stora
 	c.SnapshotInterval, c.FutureLimit = b.SnapshotInterval, b.FutureLimit
 	db, err := badger.Open(c, log.With("backend", "badger"), reg)
 	if err != nil {
-		return nil, fmt.Errorf("open storage in %s: %w", b.Dir, err)
+		return nil, nil, fmt.Errorf("open storage in %s: %w", b.Dir, err)
 	}
-	return db, nil
+	unclean, done, err := markRunning(b.Dir)
+	if err != nil {
+		_ = db.Close()
+		return nil, nil, err
+	}
+	if unclean {
+		log.Warn("the process before this one ended without an orderly shutdown; the log was read again")
+	}
+	registerUnclean(reg, unclean)
+	return db, done, nil
 }
 
-func nativeConfig(cfg *Config) native.Config {
+func nativeConfig(cfg *Config, l *tenancy.Limiter) native.Config {
 	c := native.DefaultConfig()
 	c.Version, c.Backend, c.TenantMode = version, cfg.Storage.Backend, tenantMode(cfg)
 	c.AdminEnable = cfg.Admin.Enable
+	c.WriteLimitsOf, c.QueryLimitsOf, c.Limits = nativeWriteLimits(l, c.Write), nativeQueryLimits(l, c.Query), l
 	return c
 }
 
-func remoteConfig(cfg *Config, refusals *native.Refusals) remote.Config {
+func remoteConfig(cfg *Config, l *tenancy.Limiter, refusals *native.Refusals) remote.Config {
 	c := remote.DefaultConfig()
 	c.MaxBodyBytes, c.MaxDecodedBytes = cfg.Server.MaxBodyBytes, cfg.Write.MaxDecodedBytes
 	c.Read.Concurrency, c.Read.MaxSamples = cfg.Query.ReadGate, cfg.Query.ReadSamples
 	c.OTLP.TranslationStrategy = otlptranslator.TranslationStrategyOption(cfg.OTLP.TranslationStrategy)
 	c.OTLP.PromoteResourceAttributes = cfg.OTLP.PromoteAttributes
 	c.OTLP.PromoteScopeMetadata = cfg.OTLP.PromoteScope
+	c.Limits = shapeLimits(l)
 	c.OnRefused = func(t storage.Tenant, r remote.Refused) {
 		refusals.Record(t, native.Refusal{Time: time.Now(), Source: "remote_write", Reason: string(r.Reason), Message: r.Message})
 	}
