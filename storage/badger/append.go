@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/luminate/luminate/storage"
+	"github.com/luminate/luminate/storage/badger/internal/block"
 	"github.com/luminate/luminate/storage/badger/internal/index"
 	"github.com/luminate/luminate/storage/badger/internal/wal"
 )
@@ -255,6 +256,12 @@ func (r *request) addHistograms(i int, h index.Hash128, v storage.BatchView, lim
 	for j, s := range v.Histograms {
 		if s.T < lim.mint || s.T > lim.maxt {
 			refuseTime(res, storage.Refusal{Series: i, Sample: j, T: s.T, Histogram: true}, v.Labels, lim)
+			continue
+		}
+		row := block.HistogramSample(s)
+		if err := row.Check(); err != nil {
+			refuse(res, storage.Refusal{Series: i, Sample: j, T: s.T, Histogram: true, Reason: storage.ReasonInvalidValue},
+				func() string { return fmt.Sprintf("histogram of %s at %d: %v", v.Labels, s.T, err) })
 			continue
 		}
 		pr := r.part(dayOf(s.T))

@@ -17,6 +17,7 @@ import (
 // writing to a mapped page that has no block on the disk is a SIGBUS.
 type diskGuard struct {
 	db    *DB
+	probe func(dir string) (free, total uint64, err error)
 	free  atomic.Int64
 	total atomic.Int64
 	low   atomic.Bool
@@ -26,12 +27,12 @@ type diskGuard struct {
 	read   atomic.Bool
 }
 
-func (d *diskGuard) init(db *DB) { d.db = db }
+func (d *diskGuard) init(db *DB) { d.db, d.probe = db, wal.FreeBytes }
 
 // check measures the free space. Writes come back by themselves when there is a
 // tenth more than the floor, so that they do not flutter at it.
 func (d *diskGuard) check() {
-	free, total, err := wal.FreeBytes(d.db.cfg.Dir)
+	free, total, err := d.probe(d.db.cfg.Dir)
 	if err != nil {
 		if !errors.Is(err, errors.ErrUnsupported) {
 			d.db.logger.Error("free disk space cannot be measured", "err", err)

@@ -137,9 +137,11 @@ func (db *DB) open() (err error) {
 	if err := os.MkdirAll(filepath.Join(db.cfg.Dir, snapshotDir), 0o700); err != nil {
 		return err
 	}
-	if db.kv, err = openKV(filepath.Join(db.cfg.Dir, kvDir), db.logger); err != nil {
+	kv, err := openKV(filepath.Join(db.cfg.Dir, kvDir), db.logger)
+	if err != nil { // Badger returns what cannot even be closed
 		return fmt.Errorf("open key-value store: %w", err)
 	}
+	db.kv = kv
 	if err := db.readFormat(); err != nil {
 		return err
 	}
