@@ -10,7 +10,14 @@ import (
 	"github.com/luminate/luminate/storage/storagetest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m,
+		// glog, which Badger's dependencies import, flushes for ever.
+		goleak.IgnoreTopFunction("github.com/golang/glog.(*fileSink).flushDaemon"),
+		// opencensus, of the same origin, starts its worker on import.
+		goleak.IgnoreTopFunction("go.opencensus.io/stats/view.(*worker).start"),
+	)
+}
 
 func newModel(testing.TB) storage.Store {
 	cfg := storagetest.DefaultModelConfig()
