@@ -76,6 +76,7 @@ type DB struct {
 	openParts  atomic.Int64
 	openSeries atomic.Int64
 	diskUsed   atomic.Int64
+	packed     *index.PackedCache[*partition]
 	snapMu     sync.Mutex   // one snapshot, cleanup or backup at a time
 	snapAt     atomic.Int64 // clock at the last snapshot, ms
 	snapWAL    atomic.Int64 // size of the log after it
@@ -102,6 +103,7 @@ func Open(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*DB, error) 
 		pressure: make(chan struct{}, 1),
 	}
 	db.firstDay.Store(minDay)
+	db.packed = index.NewPackedCache[*partition](packedIndexes)
 	db.head.arena = block.NewArena(true)
 	db.head.flushSamples, db.head.exemplars = cfg.FlushSamples, cfg.ExemplarsPerSeries
 	db.head.now = func() int64 { return cfg.Now().UnixMilli() }

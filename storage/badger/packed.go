@@ -84,10 +84,14 @@ func (s *packedSink) Put(kind byte, suffix, value []byte) error {
 }
 func (s *packedSink) Delete(kind byte, suffix []byte) error { return s.wb.Delete(s.key(kind, suffix)) }
 
+// packedIndexes is how many closed partitions keep what was read of their index: names, the metric of each group, and a
+// few series records, less than a MiB together for a million series.
+const packedIndexes = 32
+
 // packedIndex opens the index of a closed partition; done releases it.
 func (db *DB) packedIndex(ctx context.Context, p *partition) (r index.Reader, done func(), err error) {
 	txn := db.view()
-	packed, err := index.OpenPacked(ctx, &packedSource{txn: txn, prefix: p.rowPrefix(rowIndex)})
+	packed, err := db.packed.Open(ctx, p, &packedSource{txn: txn, prefix: p.rowPrefix(rowIndex)})
 	if err != nil {
 		txn.Discard()
 		db.met.damaged.Inc()
