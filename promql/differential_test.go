@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
 	promengine "github.com/prometheus/prometheus/promql"
@@ -18,6 +19,7 @@ import (
 	"github.com/prometheus/prometheus/util/teststorage"
 
 	"github.com/luminate/luminate/storage"
+	"github.com/luminate/luminate/storage/badger"
 	"github.com/luminate/luminate/storage/storagetest"
 )
 
@@ -35,15 +37,12 @@ type differential struct {
 // differentialEnd is the last sample's time.
 const differentialEnd = 1_700_000_100_000
 
-func newDifferential(t testing.TB, rng *rand.Rand) *differential {
+func newDifferential(t testing.TB, store storage.Store, rng *rand.Rand) *differential {
 	t.Helper()
-	cfg := storagetest.DefaultModelConfig()
-	cfg.RetentionDays = 0
-	model := storagetest.NewModelWith(cfg)
 	d := &differential{start: differentialEnd - 3_600_000}
-	randomData(t, model, rng, d.start)
-	d.store = NewQueryable(model, QueryableOptions{Tenant: func(context.Context) storage.Tenant { return testTenant }})
-	d.upstream = upstreamCopy(t, model)
+	randomData(t, store, rng, d.start)
+	d.store = NewQueryable(store, QueryableOptions{Tenant: func(context.Context) storage.Tenant { return testTenant }})
+	d.upstream = upstreamCopy(t, store)
 	opts := promengine.EngineOpts{
 		MaxSamples: 1e7, Timeout: time.Minute, EnableAtModifier: true, EnableNegativeOffset: true,
 		NoStepSubqueryIntervalFn: func(int64) int64 { return 60_000 },
@@ -361,32 +360,55 @@ func (d *differential) check(t testing.TB, rng *rand.Rand) {
 	}
 }
 
+func oldModel() storage.Store {
+	cfg := storagetest.DefaultModelConfig()
+	cfg.RetentionDays = 0 // the samples are of 2023
+	return storagetest.NewModelWith(cfg)
+}
+
+func openBadger(t testing.TB) storage.Store {
+	t.Helper()
+	cfg := badger.DefaultConfig()
+	cfg.Dir, cfg.RetentionDays, cfg.MinFreeBytes = t.TempDir(), 0, 0
+	db, err := badger.Open(cfg, discardLog(), prometheus.NewRegistry())
+	if err != nil {
+		t.Fatalf("open: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
+	return db
+}
+
 // TestPlannedIsUnplanned compares thousands of random queries over random data.
 func TestPlannedIsUnplanned(t *testing.T) {
-	rounds, queries := 4, 800
-	if testing.Short() {
-		rounds = 1
-	}
-	for seed := range uint64(rounds) {
-		rng := rand.New(rand.NewPCG(seed, 7))
-		d := newDifferential(t, rng)
-		for range queries {
-			d.check(t, rng)
+	rounds := func(t *testing.T, n int, newStore func(testing.TB) storage.Store) {
+		const queries = 500
+		for seed := range uint64(n) {
+			rng := rand.New(rand.NewPCG(seed, 7))
+			d := newDifferential(t, newStore(t), rng)
+			for range queries {
+				d.check(t, rng)
+			}
+			if d.pushed < queries/5 {
+				t.Errorf("seed %d: of %d queries only %d were pushed", seed, queries, d.pushed)
+			}
 		}
-		if d.pushed < queries/5 {
-			t.Errorf("seed %d: of %d queries only %d were pushed", seed, queries, d.pushed)
-		}
 	}
+	t.Run("model", func(t *testing.T) { rounds(t, 2, func(testing.TB) storage.Store { return oldModel() }) })
+	t.Run("badger", func(t *testing.T) { rounds(t, 1, openBadger) })
 }
 
 // FuzzPlanner is the same for as long as wished.
 func FuzzPlanner(f *testing.F) {
-	for seed := range uint64(4) {
+	for seed := range uint64(2) {
 		f.Add(seed + 100)
 	}
 	f.Fuzz(func(t *testing.T, seed uint64) {
 		rng := rand.New(rand.NewPCG(seed, 11))
-		d := newDifferential(t, rng)
+		d := newDifferential(t, oldModel(), rng)
 		for range 30 {
 			d.check(t, rng)
 		}
