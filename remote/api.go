@@ -47,7 +47,10 @@ func (a *API) Register(r *mux.Router) {
 	for _, path := range []string{"/api/v1/push", "/api/prom/push"} {
 		r.HandleFunc(path, a.ServeWrite).Methods(http.MethodPost, http.MethodGet, http.MethodHead)
 	}
-	r.HandleFunc("/api/v1/read", a.ServeRead).Methods(http.MethodPost)
+	// Mimir serves remote read below its Prometheus prefix.
+	for _, path := range []string{"/api/v1/read", "/prometheus/api/v1/read"} {
+		r.HandleFunc(path, a.ServeRead).Methods(http.MethodPost)
+	}
 	for _, path := range []string{"/api/v1/otlp/v1/metrics", "/otlp/v1/metrics"} {
 		r.HandleFunc(path, a.ServeOTLP).Methods(http.MethodPost)
 	}

@@ -16,6 +16,9 @@ import (
 // memory to find out.
 const maxSnappyRatio = 22
 
+// maxTrustedBytes bounds what a Content-Length alone may reserve.
+const maxTrustedBytes = 1 << 20
+
 // readBody reads the whole body into dst's memory, at most limit bytes. A larger
 // body is KindTooLarge, one that breaks off KindInvalid.
 func readBody(r *http.Request, dst []byte, limit int64) ([]byte, error) {
@@ -26,7 +29,8 @@ func readBody(r *http.Request, dst []byte, limit int64) ([]byte, error) {
 	if r.ContentLength > limit {
 		return dst, tooLarge()
 	}
-	if need := int(r.ContentLength) + bytes.MinRead; r.ContentLength > 0 && cap(dst) < need {
+	// A length that is only claimed takes no more memory than an ordinary body needs.
+	if need := min(int(r.ContentLength), maxTrustedBytes) + bytes.MinRead; r.ContentLength > 0 && cap(dst) < need {
 		dst = make([]byte, 0, need)
 	}
 	dst, err := readLimited(r.Body, dst, limit)

@@ -31,6 +31,10 @@ type decoder struct {
 	// tooManyRefs is set when the current label set has more references than it may
 	// have labels; they are not unpacked.
 	tooManyRefs bool
+	// packed is set when the current series' labels were added straight from its
+	// references, nameRef is then the reference of its metric name.
+	packed  []byte
+	nameRef uint32
 }
 
 // item is a refused element of a series; its message needs the labels, which may

@@ -129,7 +129,7 @@ func (d *decoder) tooManySymbols() error {
 // exemplars = 4, metadata = 5.
 func (d *decoder) seriesV2(src []byte) error {
 	d.startSeries()
-	d.refs, d.tooManyRefs = d.refs[:0], false
+	d.refs, d.tooManyRefs, d.packed = d.refs[:0], false, nil
 	var meta descriptor
 	var fc easyproto.FieldContext
 	var err error
@@ -138,6 +138,13 @@ func (d *decoder) seriesV2(src []byte) error {
 			return brokenf("timeseries: %w", err)
 		}
 		if fc.FieldNum == 1 {
+			if packed, ok := fc.MessageData(); ok && d.series.n == 0 && len(d.refs) == 0 {
+				if nameRef, ok := d.addPacked(packed); ok {
+					d.packed, d.nameRef = packed, nameRef
+					continue
+				}
+			}
+			d.unpackAgain()
 			if !d.appendRefs(&fc, 0) {
 				return brokenf("timeseries: labels_refs are not numbers")
 			}
@@ -167,7 +174,10 @@ func (d *decoder) seriesV2(src []byte) error {
 
 // finishV2 resolves the references of a series and closes it.
 func (d *decoder) finishV2(meta descriptor) {
-	bad, nameRef := d.resolve(&d.series, d.refs, d.tooManyRefs)
+	bad, nameRef := problem{}, d.nameRef
+	if d.packed == nil {
+		bad, nameRef = d.resolve(&d.series, d.refs, d.tooManyRefs)
+	}
 	if bad.reason == "" {
 		bad = d.series.finish(false, true)
 	}
@@ -201,6 +211,70 @@ func badReference(ref uint32, symbols int) problem {
 	return problem{reason: storage.ReasonInvalidLabels, format: func(string) string {
 		return fmt.Sprintf("reference %d points outside of the %d symbols", ref, symbols)
 	}}
+}
+
+// addPacked adds the labels of a series from its packed references, as long as they
+// are as almost all are: small numbers, sorted names, nothing empty, too long or
+// invalid. Otherwise it adds nothing, answers false, and resolve is to see all
+// references.
+func (d *decoder) addPacked(refs []byte) (nameRef uint32, ok bool) {
+	set, symbols := &d.series, d.symbols
+	for len(refs) > 0 && set.n < d.limits.Labels {
+		name, n := smallVarint(refs)
+		value, m := smallVarint(refs[n:])
+		if n == 0 || m == 0 || int(max(name, value)) >= len(symbols) {
+			break
+		}
+		ns, vs := &symbols[name], &symbols[value]
+		if ns.use&goodName == 0 || vs.use&goodValue == 0 {
+			break
+		}
+		if ns.use&metricName != 0 {
+			if vs.use&goodName == 0 {
+				break
+			}
+			set.named, nameRef = true, value
+		}
+		if set.n > 0 && ns.text[0] <= set.prev[0] && ns.text <= set.prev {
+			break
+		}
+		set.addGood(ns.text, vs.text)
+		refs = refs[n+m:]
+	}
+	if len(refs) > 0 || set.n == 0 {
+		set.start(set.buf[:set.begin])
+		return 0, false
+	}
+	return nameRef, true
+}
+
+// smallVarint reads a number of at most three bytes; n is 0 for all others.
+func smallVarint(b []byte) (v uint32, n int) {
+	switch {
+	case len(b) > 0 && b[0] < 0x80:
+		return uint32(b[0]), 1
+	case len(b) > 1 && b[1] < 0x80:
+		return uint32(b[0]&0x7f) | uint32(b[1])<<7, 2
+	case len(b) > 2 && b[2] < 0x80:
+		return uint32(b[0]&0x7f) | uint32(b[1]&0x7f)<<7 | uint32(b[2])<<14, 3
+	default:
+		return 0, 0
+	}
+}
+
+// unpackAgain undoes addPacked when more references follow in a field of their own.
+func (d *decoder) unpackAgain() {
+	if d.packed == nil {
+		return
+	}
+	first := d.packed
+	d.packed = nil
+	d.series.start(d.series.buf[:d.series.begin])
+	for len(first) > 0 {
+		v, n := smallVarint(first)
+		d.refs = append(d.refs, v)
+		first = first[n:]
+	}
 }
 
 // appendRefs unpacks references of the label set whose references begin at from; ok
