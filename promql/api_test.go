@@ -146,6 +146,24 @@ func TestPrometheusPrefix(t *testing.T) {
 
 func seconds(ms int64) string { return fmt.Sprintf("%d.%03d", ms/1000, ms%1000) }
 
+func TestLabelInPath(t *testing.T) {
+	store := storagetest.NewModel()
+	b := new(storage.Batch)
+	b.Add(storage.LabelsFromStrings("__name__", "m", "a/b c%20", "found", "é", "also"), storage.Sample{T: testEnd(), V: 1})
+	appendAll(t, store, b)
+	srv := serve(t, store, nil)
+	check := func(path, want string) {
+		t.Helper()
+		if _, body := get(t, srv.URL+"/api/v1/label/"+path+"/values"); body != `{"status":"success","data":[`+want+`]}` {
+			t.Errorf("%s: got %s, want %s", path, body, want)
+		}
+	}
+	check("a%2Fb%20c%2520", `"found"`)
+	check("U__a_2f_b_20_c_25_20", `"found"`)
+	check("%C3%A9", `"also"`)
+	check("a", "")
+}
+
 func TestResultTypeBeforeResult(t *testing.T) {
 	store, end := filledModel(t)
 	srv := serve(t, store, nil)

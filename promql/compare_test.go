@@ -49,7 +49,7 @@ func serve(t *testing.T, store storage.Store, change func(*Config)) *httptest.Se
 
 // routed is api with its routes and a middleware that knows one tenant.
 func routed(api *API) http.Handler {
-	r := mux.NewRouter()
+	r := mux.NewRouter().UseEncodedPath()
 	api.Register(r)
 	r.HandleFunc("/api/v1/query", api.ServeQuery)
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {

@@ -4,9 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
+	"strings"
 
-	"github.com/gorilla/mux"
 	"github.com/prometheus/prometheus/model/labels"
 
 	"github.com/luminate/luminate/storage"
@@ -54,7 +55,7 @@ func (a *API) serveLabelNames(r *http.Request) (answer, *apiError) {
 }
 
 func (a *API) serveLabelValues(r *http.Request) (answer, *apiError) {
-	name, apiErr := labelName(mux.Vars(r)["name"])
+	name, apiErr := labelName(labelInPath(r.URL))
 	if apiErr != nil {
 		return answer{}, apiErr
 	}
@@ -65,6 +66,18 @@ func (a *API) serveLabelValues(r *http.Request) (answer, *apiError) {
 	return a.listStrings(p, func(s storage.Selection) ([]string, error) {
 		return a.store.LabelValues(r.Context(), tenancy.TenantOf(r.Context()), name, s)
 	})
+}
+
+// labelInPath returns the name in …/label/{name}/values. It is cut out of the path
+// as it was sent, for whether a router unescapes its variables depends on how it
+// is set up, and a name may hold an escaped slash.
+func labelInPath(u *url.URL) string {
+	path := strings.TrimSuffix(u.EscapedPath(), "/values")
+	_, name, _ := strings.Cut(path, "/label/")
+	if s, err := url.PathUnescape(name); err == nil {
+		return s
+	}
+	return name
 }
 
 // listStrings merges what list answers for each matcher set. Each answer is

@@ -21,15 +21,20 @@
 //     what Grafana's probe sends.
 //   - "NaN" and "Inf" are refused as times; Prometheus takes them for some time
 //     in the far past or future.
-//   - Without limits of sorting, lists are in ascending order where Prometheus
-//     leaves the order open (series of one selector, warnings and infos).
+//   - Lists are in ascending order where Prometheus leaves the order open (series
+//     of one selector, warnings and infos).
 //   - metadata comes from what senders wrote, not from scrape targets.
 //   - status/tsdb counts the series of the last three hours unless start, end and
 //     match[] say otherwise; chunkCount is 0, a chunk is nothing that all backends
 //     have.
-//   - admin/tsdb/delete_series answers 202 with receipts instead of 204.
+//   - admin/tsdb/delete_series answers 202 with receipts instead of 204, and 403
+//     where the admin API is off.
 //   - rules, alerts and targets answer the empty form: there is no ruler and no
 //     scraping here.
-//   - Remote write, remote read and OTLP are not this package's: a prefix
-//     /prometheus serves the query API only.
+//   - query and query_range take explain=1, which adds the plan to the answer: what
+//     was pushed into the storage, why the rest was not, and what each part cost.
+//     The request header "X-Luminate-Planner: off" runs a query without the planner.
+//
+// Remote write, remote read and OTLP are not this package's: the prefix /prometheus
+// serves the query API and /federate only.
 package promql

@@ -173,6 +173,7 @@ func (q *plannedQuery) Exec(ctx context.Context) *promengine.Result {
 	q.planned = planned
 	q.mu.Unlock()
 	res := planned.Exec(ctx)
+	q.run.count(planned.Stats().Samples)
 	if len(q.run.annotations) > 0 {
 		res.Warnings.Merge(q.run.annotations)
 	}

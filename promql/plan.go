@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/prometheus/promql/parser"
 	promstorage "github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/util/annotations"
+	"github.com/prometheus/prometheus/util/stats"
 
 	"github.com/luminate/luminate/storage"
 )
@@ -112,6 +113,16 @@ func (r *planRun) annotate(p *part) {
 	}
 	arg := unwrap(p.call.Args[0])
 	r.annotations.Add(annotations.NewPossibleNonCounterInfo(metric, arg.PositionRange()))
+}
+
+// count adds what the store read for pushed parts to the query's statistics.
+func (r *planRun) count(st *stats.QuerySamples) {
+	for _, p := range r.parts {
+		if p.result != nil {
+			st.TotalSeries += int64(p.cost.Series)
+			st.SamplesRead += int64(p.cost.Samples)
+		}
+	}
 }
 
 // syntheticSelector selects the results of a part, at the part's position.

@@ -260,6 +260,10 @@ func TestQueryInterface(t *testing.T) {
 	if got := q.Stats().Samples.PeakSamples; got > 2 {
 		t.Errorf("the engine held %d samples", got)
 	}
+	// What the storage read is counted all the same.
+	if st := q.Stats().Samples; st.SamplesRead < 300 || st.TotalSeries < 300 {
+		t.Errorf("%d samples of %d series were counted", st.SamplesRead, st.TotalSeries)
+	}
 	q.Close()
 	if _, err := e.NewInstantQuery(t.Context(), over, nil, "sum(", time.UnixMilli(end)); err == nil {
 		t.Error("a query that cannot be parsed was built")
