@@ -2,12 +2,17 @@ package remote
 
 import (
 	"fmt"
+	"io"
 	"syscall"
 	"testing"
 
 	"github.com/golang/snappy"
 	"github.com/prometheus/prometheus/prompb"
 	writev2 "github.com/prometheus/prometheus/prompb/io/prometheus/write/v2"
+	"go.opentelemetry.io/collector/pdata/pmetric"
+	"go.opentelemetry.io/collector/pdata/pmetric/pmetricotlp"
+
+	"github.com/luminate/luminate/storage"
 )
 
 // benchLabels are eight labels of about 190 bytes, as a scraped series has them.
@@ -115,4 +120,66 @@ func cpuSeconds(tb testing.TB) float64 {
 		tb.Fatal(err)
 	}
 	return float64(u.Utime.Nano()+u.Stime.Nano()) / 1e9
+}
+
+// BenchmarkRead measures the encoding of a streamed answer, without a socket.
+func BenchmarkRead(b *testing.B) {
+	const series, samples = 100, 240
+	in := make([]storage.Series, series)
+	for i := range in {
+		var buf []byte
+		for _, l := range benchLabels(i) {
+			buf = storage.AppendLabel(buf, l.Name, l.Value)
+		}
+		in[i].Labels = buf
+		for j := range samples {
+			in[i].Samples = append(in[i].Samples, storage.Sample{T: 1_790_000_000_000 + int64(j)*15_000, V: float64(i*j) * 0.25})
+		}
+	}
+	b.ReportAllocs()
+	begin := cpuSeconds(b)
+	for b.Loop() {
+		f := newFrameWriter(io.Discard, DefaultConfig().Read.MaxFrameBytes)
+		for i := range in {
+			if err := f.series(0, in[i]); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	b.ReportMetric(series*samples*float64(b.N)/(cpuSeconds(b)-begin), "samples/cpu-s")
+}
+
+// BenchmarkOTLP measures decoding and translation of a request of 2,000 cumulative
+// sums with five attributes, without the store.
+func BenchmarkOTLP(b *testing.B) {
+	const points = 2000
+	s := newStack(b)
+	o := newOTLP(s)
+	sum := o.metric("http.requests").SetEmptySum()
+	sum.SetIsMonotonic(true)
+	sum.SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+	for i := range points {
+		dp := sum.DataPoints().AppendEmpty()
+		dp.SetTimestamp(o.t)
+		dp.SetIntValue(int64(i))
+		for _, l := range benchLabels(i)[1:6] {
+			dp.Attributes().PutStr(l.Name, l.Value)
+		}
+	}
+	body := o.proto(b)
+	cfg := DefaultConfig()
+	b.ReportAllocs()
+	begin := cpuSeconds(b)
+	for b.Loop() {
+		req := pmetricotlp.NewExportRequest()
+		if err := req.UnmarshalProto(body); err != nil {
+			b.Fatal(err)
+		}
+		var batch storage.Batch
+		app := newBatchAppender(&batch, cfg.Shape, cfg.MaxBatchBytes)
+		if err := s.api.translate(b.Context(), req.Metrics(), app, &rejections{}); err != nil || len(batch.Samples) < points {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(points*float64(b.N)/(cpuSeconds(b)-begin), "points/cpu-s")
 }
