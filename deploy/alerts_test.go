@@ -1,0 +1,212 @@
+package deploy
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"sigs.k8s.io/yaml"
+)
+
+// ruleGroup and rule are the parts of Prometheus's rule files that ours use.
+type ruleGroup struct {
+	Name     string `json:"name"`
+	Interval string `json:"interval,omitempty"`
+	Rules    []rule `json:"rules"`
+}
+
+type rule struct {
+	Record      string            `json:"record,omitempty"`
+	Alert       string            `json:"alert,omitempty"`
+	Expr        string            `json:"expr"`
+	For         string            `json:"for,omitempty"`
+	Labels      map[string]string `json:"labels,omitempty"`
+	Annotations map[string]string `json:"annotations,omitempty"`
+}
+
+type ruleFile struct {
+	Groups []ruleGroup `json:"groups"`
+}
+
+// alertCase is a line of tests/alerts.json: series as "name{labels}|values" for a
+// test that fires and one that stays quiet, looked at after `at`.
+type alertCase struct {
+	Fire, Quiet []string
+	At          string
+}
+
+func readRules(t *testing.T, name string) ruleFile {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("prometheus", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var f ruleFile
+	if err := yaml.UnmarshalStrict(text, &f); err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	return f
+}
+
+func alertsOf(t *testing.T) []rule {
+	t.Helper()
+	var out []rule
+	for _, g := range readRules(t, "luminate.alerts.yaml").Groups {
+		out = append(out, g.Rules...)
+	}
+	return out
+}
+
+// promtool finds the real promtool, or builds it.
+func promtool(t *testing.T) string {
+	t.Helper()
+	if p, err := exec.LookPath("promtool"); err == nil {
+		return p
+	}
+	gopath, err := exec.Command("go", "env", "GOPATH").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(strings.TrimSpace(string(gopath)), "bin", "promtool")
+	if _, err := os.Stat(path); err == nil {
+		return path
+	}
+	cmd := exec.Command("go", "install", "-tags", "remove_all_sd,netgo", "github.com/prometheus/prometheus/cmd/promtool@v0.316.0")
+	cmd.Dir = t.TempDir()
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build promtool: %v\n%s", err, out)
+	}
+	return path
+}
+
+func TestRulesAreValid(t *testing.T) {
+	out, err := exec.Command(promtool(t), "check", "rules", "--lint=all", "--lint-fatal",
+		"prometheus/luminate.rules.yaml", "prometheus/luminate.alerts.yaml").CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+}
+
+// TestEveryAlertFiresAndStaysQuiet runs promtool over two tests for each alert.
+func TestEveryAlertFiresAndStaysQuiet(t *testing.T) {
+	text, err := os.ReadFile("prometheus/tests/alerts.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cases := map[string]alertCase{}
+	if err := json.Unmarshal(text, &cases); err != nil {
+		t.Fatal(err)
+	}
+	abs, _ := filepath.Abs("prometheus")
+	type input struct {
+		Series string `json:"series"`
+		Values string `json:"values"`
+	}
+	type expr struct {
+		Expr       string           `json:"expr"`
+		EvalTime   string           `json:"eval_time"`
+		ExpSamples []map[string]any `json:"exp_samples"`
+	}
+	type unit struct {
+		Name        string  `json:"name"`
+		Interval    string  `json:"interval"`
+		InputSeries []input `json:"input_series"`
+		Tests       []expr  `json:"promql_expr_test"`
+	}
+	var units []unit
+	for _, a := range alertsOf(t) {
+		c, ok := cases[a.Alert]
+		if !ok {
+			t.Errorf("alert %s has no case in tests/alerts.json", a.Alert)
+			continue
+		}
+		for kind, series := range map[string][]string{"fires": c.Fire, "stays quiet": c.Quiet} {
+			u := unit{Name: a.Alert + " " + kind, Interval: "1m"}
+			for _, s := range series {
+				name, values, _ := strings.Cut(s, "|")
+				u.InputSeries = append(u.InputSeries, input{name, values})
+			}
+			e := expr{Expr: fmt.Sprintf(`count(ALERTS{alertname="%s", alertstate="firing", severity="%s"})`, a.Alert, a.Labels["severity"]), EvalTime: c.At, ExpSamples: []map[string]any{}}
+			if kind == "fires" {
+				e.ExpSamples = append(e.ExpSamples, map[string]any{"labels": "{}", "value": 1})
+			}
+			u.Tests = append(u.Tests, e)
+			units = append(units, u)
+		}
+		delete(cases, a.Alert)
+	}
+	for name := range cases {
+		t.Errorf("tests/alerts.json has a case for %s, which is no alert", name)
+	}
+	file, err := json.Marshal(map[string]any{
+		"rule_files":          []string{filepath.Join(abs, "luminate.rules.yaml"), filepath.Join(abs, "luminate.alerts.yaml")},
+		"evaluation_interval": "1m", "tests": units,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "tests.yaml")
+	if err := os.WriteFile(path, file, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command(promtool(t), "test", "rules", path).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+}
+
+// TestEveryAlertHasARunbook follows each runbook_url to a heading with the five
+// parts that a woken reader needs.
+func TestEveryAlertHasARunbook(t *testing.T) {
+	text, err := os.ReadFile("runbooks/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sections := map[string]string{}
+	for _, s := range strings.Split("\n"+string(text), "\n## ")[1:] {
+		title, body, _ := strings.Cut(s, "\n")
+		sections[strings.ToLower(strings.TrimSpace(title))] = body
+	}
+	for _, a := range alertsOf(t) {
+		u, err := url.Parse(a.Annotations["runbook_url"])
+		if err != nil || !strings.HasSuffix(u.Path, "/deploy/runbooks/README.md") {
+			t.Errorf("%s: runbook_url %q", a.Alert, a.Annotations["runbook_url"])
+			continue
+		}
+		body, ok := sections[u.Fragment]
+		if !ok {
+			t.Errorf("%s: no heading for #%s", a.Alert, u.Fragment)
+			continue
+		}
+		for _, part := range []string{"**Meaning**", "**Senders**", "**First step**", "**Limit**", "**Fix**"} {
+			if !strings.Contains(body, part) {
+				t.Errorf("%s: the runbook has no %s", a.Alert, part)
+			}
+		}
+		if a.Annotations["summary"] == "" || a.Labels["severity"] == "" {
+			t.Errorf("%s: summary or severity is missing", a.Alert)
+		}
+	}
+}
+
+// TestOperatorRulesAreTheSame keeps the PrometheusRule object equal to the files.
+func TestOperatorRulesAreTheSame(t *testing.T) {
+	var want []ruleGroup
+	for _, name := range []string{"luminate.rules.yaml", "luminate.alerts.yaml"} {
+		want = append(want, readRules(t, name).Groups...)
+	}
+	object := map[string]any{
+		"apiVersion": "monitoring.coreos.com/v1", "kind": "PrometheusRule",
+		"metadata": map[string]any{"name": "luminate"}, "spec": ruleFile{Groups: want},
+	}
+	body, err := yaml.Marshal(object)
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "kubernetes/components/monitoring/prometheusrule.yaml",
+		append([]byte("# Made from deploy/prometheus by `go test ./deploy -update`.\n"), body...))
+}
