@@ -41,6 +41,15 @@ type group struct {
 	since   int64  // clock at the first sample that is not frozen
 	flushed uint64 // records up to this LSN are in blocks
 	epoch   uint64 // partition's epoch at the last release
+	// inBlocks tells that blocks may hold samples of the group; none after blocksMax.
+	inBlocks  bool
+	blocksMax int64
+}
+
+// blocksReach tells whether a block of the group may hold a sample at or after mint,
+// what is frozen not counted. A group that is not in the head may have any.
+func (g *group) blocksReach(mint int64) bool {
+	return g == nil || g.inBlocks && g.blocksMax >= mint
 }
 
 // frozenGroup is what the flusher is writing; it stays readable until it is written.
@@ -208,6 +217,8 @@ func (h *head) release(p *partition, g *group) {
 	if f == nil {
 		return
 	}
+	g.blocksMax = f.maxT(g.blocksMax, g.inBlocks)
+	g.inBlocks = true
 	before := h.arena.UsedBytes()
 	for i := range f.streams {
 		f.streams[i].Reset(h.arena)
@@ -218,6 +229,25 @@ func (h *head) release(p *partition, g *group) {
 	g.frozen = nil
 	p.epoch++
 	g.epoch = p.epoch
+}
+
+// maxT returns the time of the last sample, of several blocks of which known is the last so far.
+func (f *frozenGroup) maxT(last int64, known bool) int64 {
+	if !known {
+		last = math.MinInt64
+	}
+	for i := range f.streams {
+		if f.streams[i].Len() > 0 {
+			last = max(last, f.streams[i].MaxT())
+		}
+	}
+	for _, s := range f.late {
+		last = max(last, s.t)
+	}
+	for _, s := range f.hists {
+		last = max(last, s.h.T)
+	}
+	return last
 }
 
 // forget drops all samples of a partition without writing them. The caller holds h.mu.

@@ -287,6 +287,7 @@ func (db *DB) readGroups(p *partition, idx *index.Mem) ([]*group, error) {
 			groups[n] = &group{target: db.head.firstTarget(uint32(n))}
 		}
 	}
+	damaged := false
 	prefix := p.rowPrefix(rowFlushed)
 	err := db.scan(prefix, func(key, value []byte, err error) error {
 		if err == nil && (len(key) != len(prefix)+4 || len(value) != 8) {
@@ -295,6 +296,7 @@ func (db *DB) readGroups(p *partition, idx *index.Mem) ([]*group, error) {
 		if err != nil {
 			// Replaying what is in a block already does no harm.
 			db.logger.Warn("a flush mark is damaged, samples may be replayed twice", "tenant", p.tenant.name, "day", p.day, "err", err)
+			damaged = true
 			return nil
 		}
 		if n := binary.BigEndian.Uint32(key[len(prefix):]); int(n) < len(groups) && groups[n] != nil {
@@ -304,6 +306,11 @@ func (db *DB) readGroups(p *partition, idx *index.Mem) ([]*group, error) {
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read flush marks: %w", err)
+	}
+	for _, g := range groups {
+		if g != nil && (damaged || g.flushed > 0) {
+			g.inBlocks, g.blocksMax = true, p.maxt()
+		}
 	}
 	return groups, nil
 }

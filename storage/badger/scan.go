@@ -161,14 +161,14 @@ func (s *scan) group(n uint32, want uint64, mint, maxt int64) (*groupColumns, er
 	if mint > maxt {
 		return &s.out, nil
 	}
-	if s.txn == nil {
-		s.open()
-	}
-	if stale := s.readHead(n, want); stale {
-		s.open()
-	}
-	if err := s.readBlocks(n, want, mint, maxt); err != nil {
-		return nil, err
+	stale, blocks := s.readHead(n, want, mint)
+	if blocks {
+		if stale || s.txn == nil {
+			s.open()
+		}
+		if err := s.readBlocks(n, want, mint, maxt); err != nil {
+			return nil, err
+		}
 	}
 	s.tombs = *s.p.tombstones.Load()
 	s.merge(n, want, mint, maxt)
@@ -186,20 +186,20 @@ func (s *scan) piece(lsn uint64) *piece {
 }
 
 // readHead copies what the head holds; stale tells that samples have left the head
-// since the transaction was opened.
-func (s *scan) readHead(n uint32, want uint64) (stale bool) {
+// since the transaction was opened, blocks that blocks may hold samples from mint on.
+func (s *scan) readHead(n uint32, want uint64, mint int64) (stale, blocks bool) {
 	h := &s.db.head
 	h.mu.RLock()
 	defer h.mu.RUnlock()
 	g := s.p.group(n)
 	if g == nil {
-		return s.p.epoch > s.epoch
+		return s.p.epoch > s.epoch, true
 	}
 	s.readOpen(lsnLive, want, g.streams, g.sts, g.late, g.hists)
 	if f := g.frozen; f != nil {
 		s.readOpen(f.lsn, want, f.streams, f.sts, f.late, f.hists)
 	}
-	return g.epoch > s.epoch
+	return g.epoch > s.epoch, g.blocksReach(mint)
 }
 
 func (s *scan) readOpen(lsn uint64, want uint64, streams []block.Stream, sts map[uint8][]block.STRun, late []lateSample, hists []headHistogram) {
