@@ -51,6 +51,9 @@ type Config struct {
 	ExemplarsPerSeries int
 	// MaxExemplars bounds the exemplars that one query returns.
 	MaxExemplars int
+	// MaxEvaluateBytes bounds the memory that one Evaluate takes for its groups, steps
+	// and values.
+	MaxEvaluateBytes int64
 
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
@@ -64,7 +67,7 @@ func DefaultConfig() Config {
 		SnapshotInterval: 5 * time.Minute, SnapshotBytes: 512 << 20,
 		HeadMaxBytes: 512 << 20, CloseAfter: time.Hour, MaintenanceInterval: 15 * time.Second,
 		MinFreeBytes: 256 << 20, QueueSamples: 4 << 20, QueueRequests: 4096,
-		ExemplarsPerSeries: 100, MaxExemplars: 10_000,
+		ExemplarsPerSeries: 100, MaxExemplars: 10_000, MaxEvaluateBytes: 1 << 30,
 	}
 }
 
@@ -102,6 +105,7 @@ func (c Config) Validate() error {
 		{"snapshotBytes", c.SnapshotBytes}, {"headMaxBytes", c.HeadMaxBytes},
 		{"queueSamples", int64(c.QueueSamples)}, {"queueRequests", int64(c.QueueRequests)},
 		{"exemplarsPerSeries", int64(c.ExemplarsPerSeries)}, {"maxExemplars", int64(c.MaxExemplars)},
+		{"maxEvaluateBytes", c.MaxEvaluateBytes},
 	} {
 		if n.v <= 0 {
 			bad("%s: must be positive, it is %d", n.name, n.v)

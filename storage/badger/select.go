@@ -306,17 +306,6 @@ func hasStart(sts []int64) bool {
 	return false
 }
 
-// Evaluate implements storage.Store.
-func (db *DB) Evaluate(ctx context.Context, t storage.Tenant, g storage.Grid) (*storage.GridResult, error) {
-	if err := db.enter(ctx, "evaluate", t); err != nil {
-		return nil, err
-	}
-	if err := g.Validate(); err != nil {
-		return nil, err
-	}
-	return storage.EvaluateSeries(ctx, db.Select(ctx, t, g.Selection()), g)
-}
-
 // Estimate implements storage.Store: from the index, and what blocks hold on average.
 func (db *DB) Estimate(ctx context.Context, t storage.Tenant, s storage.Selection) (storage.Estimate, error) {
 	var e storage.Estimate

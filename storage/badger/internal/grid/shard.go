@@ -184,3 +184,6 @@ func (s *shard) free() {
 	s.p.budget.Give(s.taken)
 	s.counts, s.columns, s.best, s.taken = nil, nil, nil, 0
 }
+
+// NextColumns must be called before the memory of times that Add was given is written again.
+func (s *Shard) NextColumns() { s.kernel.Reset() }
