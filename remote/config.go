@@ -37,9 +37,8 @@ type Config struct {
 	// tenant's own.
 	Shape  ShapeLimits
 	Limits func(storage.Tenant) ShapeLimits
-	// OnRefused, which may be nil, is told of what a write request was refused
-	// before it came to the store, for the tenant's list of refusals. It must not
-	// keep r's memory and must not block.
+	// OnRefused, which may be nil, is told of the first refusals of every write that
+	// was stored in part, for the tenant's list of refusals. It must not block.
 	OnRefused func(t storage.Tenant, r Refused)
 
 	Read ReadConfig
@@ -48,6 +47,8 @@ type Config struct {
 
 // Refused tells of a part of a request that was refused.
 type Refused struct {
+	Source  string // "remote_write" or "otlp"
+	Series  string // its labels in PromQL's form, "" if it is of no series
 	Reason  storage.RefusalReason
 	Count   int    // samples, histograms and exemplars
 	Message string // what and where
@@ -58,7 +59,7 @@ type ReadConfig struct {
 	MaxBodyBytes    int64 // of the request, compressed
 	MaxDecodedBytes int64 // of the request, decompressed
 	MaxQueries      int   // in one request
-	MaxSamples      int   // in the answer to one query; histograms count as one
+	MaxSamples      int   // in a SAMPLES answer to one query; histograms count as one
 	MaxFrameBytes   int   // of a frame of the streamed response, about
 	Concurrency     int   // requests served at once; others wait
 }

@@ -92,16 +92,12 @@ func (d *decoder) endSeries(bad problem) bool {
 		all.add(it.n)
 	}
 	if bad.reason != "" {
-		d.refused.add(bad.reason, all, func() string {
-			return "series " + showLabels(d.series.labels()) + ": " + bad.text()
-		})
+		d.refused.add(bad.reason, all, d.series.labels(), bad.text)
 		d.dropSeries()
 		return false
 	}
 	for _, it := range d.items {
-		d.refused.add(it.bad.reason, it.n, func() string {
-			return "series " + showLabels(d.series.labels()) + ": " + it.bad.text()
-		})
+		d.refused.add(it.bad.reason, it.n, d.series.labels(), it.bad.text)
 	}
 	if held.all() == 0 {
 		d.dropSeries()

@@ -58,7 +58,7 @@ func (d *decoder) metadataV1(src []byte) error {
 // describe, and the request is told so.
 func (d *decoder) addMetadata(m storage.Metadata) {
 	if m.Metric == "" || len(m.Metric) > d.limits.NameBytes || !utf8.ValidString(m.Metric) {
-		d.refused.add(storage.ReasonInvalidLabels, counts{}, func() string {
+		d.refused.add(storage.ReasonInvalidLabels, counts{}, nil, func() string {
 			return "metadata without a usable metric name"
 		})
 		return

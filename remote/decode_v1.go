@@ -113,7 +113,7 @@ func (s *labelSet) addWire(src []byte, limits *ShapeLimits) []byte {
 		}
 		name := view(l[2:nameEnd])
 		if prev != "" && name[0] <= prev[0] && name <= prev ||
-			s.n >= limits.Labels || len(l) > min(limits.NameBytes, limits.ValueBytes) {
+			s.n >= limits.Labels || len(l) > min(limits.NameBytes, limits.ValueBytes) || len(buf)-s.begin > maxSetBytes/2 {
 			break
 		}
 		s.n++

@@ -56,6 +56,10 @@ type labelSet struct {
 
 type labelPair struct{ name, value string }
 
+// maxSetBytes bounds the bytes of one label set whatever a tenant's limits allow:
+// references of version 2 cost the sender a byte for each of them.
+const maxSetBytes = 1 << 20
+
 // start begins a new set at the end of buf.
 func (s *labelSet) start(buf []byte) {
 	s.buf, s.begin = buf, len(buf)
@@ -76,7 +80,7 @@ func (s *labelSet) add(name, value string, limits *ShapeLimits) {
 	if value == "" {
 		s.rewrite = true
 	}
-	if len(name) > limits.NameBytes || len(value) > limits.ValueBytes || s.n > limits.Labels {
+	if len(name) > limits.NameBytes || len(value) > limits.ValueBytes || s.n > limits.Labels || s.size()+len(name)+len(value) > maxSetBytes {
 		s.overLimit(name, value, limits)
 		return
 	}
@@ -115,10 +119,15 @@ func (s *labelSet) overLimit(name, value string, limits *ShapeLimits) {
 		s.refuse(limitProblem("more than %d labels", limits.Labels))
 	case len(name) > limits.NameBytes:
 		s.refuse(limitProblem("a label name has %d bytes, at most %d are allowed: %.64q…", len(name), limits.NameBytes, name))
+	case len(value) <= limits.ValueBytes:
+		s.refuse(limitProblem("the labels have more than %d bytes together", maxSetBytes))
 	default:
 		s.refuse(limitProblem("the value of label %q has %d bytes, at most %d are allowed", name, len(value), limits.ValueBytes))
 	}
 }
+
+// size counts the bytes of the set as it stands.
+func (s *labelSet) size() int { return len(s.buf) - s.begin }
 
 // labels returns the set as it stands.
 func (s *labelSet) labels() storage.Labels { return storage.Labels(s.buf[s.begin:]) }

@@ -144,7 +144,7 @@ func (a *batchAppender) closeSeries() {
 // refuse counts a sample as refused, and its data point once.
 func (a *batchAppender) refuse(n counts, bad problem, family string, t int64) {
 	ls := storage.Labels(a.scratch)
-	a.refused.add(bad.reason, n, func() string { return "series " + showLabels(ls) + ": " + bad.text() })
+	a.refused.add(bad.reason, n, ls, bad.text)
 	if ls.Metric() != targetInfo {
 		a.points[pointKey(family, ls, t)] = struct{}{}
 	}
@@ -168,8 +168,8 @@ func (a *batchAppender) exemplars(es []exemplar.Exemplar, t int64) {
 	for _, e := range es {
 		ls := storage.LabelsFromPrometheus(e.Labels)
 		if ls.Validate() != nil || exemplarRunes(ls) > maxExemplarRunes {
-			a.refused.add(storage.ReasonInvalidLabels, counts{exemplars: 1}, func() string {
-				return "series " + showLabels(a.scratch) + ": exemplar labels are not valid UTF-8 or too long"
+			a.refused.add(storage.ReasonInvalidLabels, counts{exemplars: 1}, a.scratch, func() string {
+				return "the labels of an exemplar are not valid UTF-8 or too long"
 			})
 			continue
 		}

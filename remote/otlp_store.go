@@ -73,12 +73,12 @@ func (a *API) storeOTLP(ctx context.Context, t storage.Tenant, md pmetric.Metric
 		return resp, err
 	}
 	app.finish()
-	a.tellRefused(t, &app.refused)
 	res, err := a.append(ctx, t, batch, &app.refused, "otlp")
 	if err != nil {
 		return resp, err
 	}
 	app.addStored(res.Refused)
+	a.tellRefused(t, "otlp", &app.refused)
 	rejected.points += int64(app.rejectedPoints())
 	for _, n := range app.refused.named {
 		rejected.note(n.Message)

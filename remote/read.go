@@ -126,16 +126,6 @@ func toReadQuery(q *prompb.Query) (readQuery, error) {
 // not a mistake.
 func (q *readQuery) empty() bool { return q.selection.MinT > q.selection.MaxT }
 
-// sampleLimit counts the samples of one query.
-type sampleLimit struct{ left, limit int }
-
-func (l *sampleLimit) take(n int) error {
-	if l.left -= n; l.left >= 0 {
-		return nil
-	}
-	return storage.Errorf(storage.KindInvalid, "", "exceeded sample limit (%d)", l.limit)
-}
-
 // answerSamples answers with one snappy block of samples. Nothing is written before
 // all is at hand, so an error still has its status.
 func (a *API) answerSamples(ctx context.Context, w http.ResponseWriter, queries []readQuery) error {
@@ -173,10 +163,10 @@ func (a *API) readSamples(ctx context.Context, q *readQuery) (*prompb.QueryResul
 	if q.empty() {
 		return res, 0, nil
 	}
-	limit := sampleLimit{left: a.cfg.Read.MaxSamples, limit: a.cfg.Read.MaxSamples}
+	n := 0
 	err := a.eachSeries(ctx, q, func(s storage.Series) error {
-		if err := limit.take(len(s.Samples) + len(s.Histograms)); err != nil {
-			return err
+		if n += len(s.Samples) + len(s.Histograms); n > a.cfg.Read.MaxSamples {
+			return storage.Errorf(storage.KindInvalid, "", "exceeded sample limit (%d)", a.cfg.Read.MaxSamples)
 		}
 		ts := &prompb.TimeSeries{Labels: appendLabelPairs(nil, s.Labels)}
 		if len(s.Samples) > 0 {
@@ -195,7 +185,7 @@ func (a *API) readSamples(ctx context.Context, q *readQuery) (*prompb.QueryResul
 		res.Timeseries = append(res.Timeseries, ts)
 		return nil
 	})
-	return res, limit.limit - limit.left, err
+	return res, n, err
 }
 
 // eachSeries calls fn for each series of a query, in order of labels.
@@ -242,7 +232,8 @@ func (s *startedWriter) Write(p []byte) (int, error) {
 	return s.w.Write(p)
 }
 
-// answerChunks streams chunks, frame by frame.
+// answerChunks streams chunks, frame by frame. There is no limit of samples, as in
+// Prometheus: no more than a series is held at a time.
 func (a *API) answerChunks(ctx context.Context, w http.ResponseWriter, out *startedWriter, queries []readQuery) error {
 	w.Header().Set("Content-Type", chunksType)
 	buffered := bufio.NewWriterSize(out, 64<<10)
@@ -252,14 +243,10 @@ func (a *API) answerChunks(ctx context.Context, w http.ResponseWriter, out *star
 		if q.empty() {
 			continue
 		}
-		limit := sampleLimit{left: a.cfg.Read.MaxSamples, limit: a.cfg.Read.MaxSamples}
 		err := a.eachSeries(ctx, q, func(s storage.Series) error {
-			if err := limit.take(len(s.Samples) + len(s.Histograms)); err != nil {
-				return err
-			}
+			a.metrics.readSamples.Add(float64(len(s.Samples) + len(s.Histograms)))
 			return frames.series(int64(i), s)
 		})
-		a.metrics.readSamples.Add(float64(limit.limit - max(limit.left, 0)))
 		if err != nil {
 			// What waits in the buffer is not sent: the stream is broken either way.
 			return err

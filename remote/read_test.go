@@ -358,7 +358,6 @@ func TestReadRefusals(t *testing.T) {
 		want   string
 	}{
 		{"sample limit", readBodyOf(t, &prompb.ReadRequest{Queries: []*prompb.Query{one}}), 400, "exceeded sample limit (299)"},
-		{"sample limit, streamed", readBodyOf(t, &prompb.ReadRequest{Queries: []*prompb.Query{one}, AcceptedResponseTypes: chunked}), 400, "exceeded sample limit (299)"},
 		{"queries", readBodyOf(t, &prompb.ReadRequest{Queries: []*prompb.Query{one, one, one}}), 413, "3 queries, at most 2"},
 		{"response type", readBodyOf(t, &prompb.ReadRequest{AcceptedResponseTypes: []prompb.ReadRequest_ResponseType{7}}), 400, "does not support any of the requested response types"},
 		{"regex", readBodyOf(t, &prompb.ReadRequest{Queries: []*prompb.Query{one, badRegex}}), 400, "query 1: error parsing regexp"},
@@ -378,6 +377,17 @@ func TestReadRefusals(t *testing.T) {
 				t.Errorf("an error as %q", ct)
 			}
 		})
+	}
+}
+
+// A streamed answer has no limit of samples, as in Prometheus.
+func TestStreamedReadHasNoSampleLimit(t *testing.T) {
+	s := newStack(t, func(c *Config) { c.Read.MaxSamples = 10 })
+	from, to := fillForRead(s)
+	w := s.read(&prompb.ReadRequest{Queries: []*prompb.Query{query(from, to, storagetest.Eq("__name__", "m"), storagetest.Eq("i", "1"))}, AcceptedResponseTypes: chunked})
+	wantStatus(t, w, http.StatusOK)
+	if n := answered(t, w, true); n != 300 {
+		t.Errorf("%d samples", n)
 	}
 }
 

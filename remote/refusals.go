@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -50,9 +51,9 @@ func (f *refusals) reset() {
 // any tells whether anything was refused.
 func (f *refusals) any() bool { return f.all()+f.empty > 0 }
 
-// add counts n elements refused for one reason. message is called only if the
-// refusal is to be named.
-func (f *refusals) add(reason storage.RefusalReason, n counts, message func() string) {
+// add counts n elements of a series refused for one reason. why is called only if
+// the refusal is to be named; labels are nil where it is of no series.
+func (f *refusals) add(reason storage.RefusalReason, n counts, labels storage.Labels, why func() string) {
 	f.counts.add(n)
 	count := n.all()
 	if count == 0 {
@@ -66,19 +67,22 @@ func (f *refusals) add(reason storage.RefusalReason, n counts, message func() st
 	}
 	f.reasons[i].n += count
 	if len(f.named) < maxNamedRefusals {
-		f.named = append(f.named, Refused{Reason: reason, Count: count, Message: message()})
+		r := Refused{Reason: reason, Count: count, Message: why()}
+		if labels != nil {
+			r.Series = showLabels(labels)
+			if !strings.Contains(r.Message, r.Series) { // a store's message may have it
+				r.Message = "series " + r.Series + ": " + r.Message
+			}
+		}
+		f.named = append(f.named, r)
 	}
 }
 
 // addStored adds what the store refused of the batch.
 func (f *refusals) addStored(b *storage.Batch, refused []storage.Refusal) {
 	for _, r := range refused {
-		n := refusedCounts(b, r)
-		f.add(r.Reason, n, func() string {
-			if r.Message != "" {
-				return r.Message
-			}
-			return fmt.Sprintf("series %s: %s", showLabels(b.At(r.Series).Labels), r.Reason)
+		f.add(r.Reason, refusedCounts(b, r), b.At(r.Series).Labels, func() string {
+			return cmp.Or(r.Message, string(r.Reason))
 		})
 	}
 }

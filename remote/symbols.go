@@ -94,14 +94,14 @@ func (d *decoder) tooManySymbols() error {
 // references.
 func (d *decoder) addPacked(refs []byte) (nameRef uint32, ok bool) {
 	set, symbols := &d.series, d.symbols
-	for len(refs) > 0 && set.n < d.limits.Labels {
+	for len(refs) > 0 && set.n < d.limits.Labels && set.size() < maxSetBytes/2 {
 		name, n := smallVarint(refs)
 		value, m := smallVarint(refs[n:])
 		if n == 0 || m == 0 || int(max(name, value)) >= len(symbols) {
 			break
 		}
 		ns, vs := &symbols[name], &symbols[value]
-		if ns.use&goodName == 0 || vs.use&goodValue == 0 {
+		if ns.use&goodName == 0 || vs.use&goodValue == 0 || len(ns.text)+len(vs.text) > maxSetBytes/2 {
 			break
 		}
 		if ns.use&metricName != 0 {
@@ -189,7 +189,7 @@ func (d *decoder) resolve(set *labelSet, refs []uint32, tooMany bool) (bad probl
 		}
 		if n.use&metricName != 0 {
 			nameRef = value
-		} else if n.use&goodName != 0 && v.use&goodValue != 0 && set.n < d.limits.Labels && set.n > 0 &&
+		} else if n.use&goodName != 0 && v.use&goodValue != 0 && set.n < d.limits.Labels && set.n > 0 && set.size() < maxSetBytes/2 &&
 			(n.text[0] > set.prev[0] || n.text > set.prev) {
 			set.addGood(n.text, v.text)
 			continue

@@ -98,12 +98,12 @@ func (a *API) write(w http.ResponseWriter, r *http.Request, v version, q *writeR
 	if err != nil {
 		return done(err)
 	}
-	a.tellRefused(tenant, &d.refused)
 	res, err := a.append(ctx, tenant, &d.batch, &d.refused, v.protocol())
 	if err != nil {
 		return done(err)
 	}
 	written = counts{res.Samples, res.Histograms, res.Exemplars}
+	a.tellRefused(tenant, "remote_write", &d.refused)
 	if d.refused.any() {
 		return done(storage.Errorf(storage.KindInvalid, "", "%s", d.refused.text(d.sent)))
 	}
@@ -154,12 +154,13 @@ func (a *API) append(ctx context.Context, t storage.Tenant, b *storage.Batch, re
 	return res, nil
 }
 
-// tellRefused hands what the decoder refused to the configured listener.
-func (a *API) tellRefused(t storage.Tenant, refused *refusals) {
+// tellRefused hands the first refusals to the configured listener.
+func (a *API) tellRefused(t storage.Tenant, source string, refused *refusals) {
 	if a.cfg.OnRefused == nil {
 		return
 	}
 	for _, n := range refused.named {
+		n.Source = source
 		a.cfg.OnRefused(t, n)
 	}
 }

@@ -2,6 +2,7 @@ package remote
 
 import (
 	"encoding/base64"
+	"fmt"
 	"math"
 	"net/http"
 	"strings"
@@ -70,6 +71,26 @@ func TestSymbolsCannotMultiplyWithoutBound(t *testing.T) {
 	s.wantStored()
 }
 
+// Nor one series, where a tenant's labels are not limited.
+func TestLabelsOfOneSeriesAreBounded(t *testing.T) {
+	s := newStack(t, func(c *Config) {
+		c.Shape = ShapeLimits{Labels: math.MaxInt32, NameBytes: math.MaxInt32, ValueBytes: math.MaxInt32}
+	})
+	b := newV2()
+	pairs := []string{"__name__", "up"}
+	for i := range 600 {
+		pairs = append(pairs, fmt.Sprintf("l%04d", i), strings.Repeat("x", 4000))
+	}
+	b.add(v2Sample(s.now, 1), pairs...)
+	b.add(v2Sample(s.now, 1), pairs[:200]...)
+	w := s.writeV2(b.build())
+	wantStatus(t, w, http.StatusBadRequest)
+	wantWritten(t, w, "1", "0", "0")
+	if !strings.Contains(w.Body.String(), "the labels have more than 1048576 bytes together") {
+		t.Errorf("body %q", w.Body)
+	}
+}
+
 // Writes under way are bounded: one more waits, and is told to come again.
 func TestInFlightLimit(t *testing.T) {
 	s := newStack(t, func(c *Config) { c.QueueTimeout = time.Millisecond; c.MaxInFlightBytes = c.MaxDecodedBytes })
@@ -85,15 +106,31 @@ func TestInFlightLimit(t *testing.T) {
 	wantStatus(t, s.writeV2(up(s)), http.StatusNoContent)
 }
 
-// What was refused before the store is handed to whoever keeps the tenant's list.
+// What was refused, here or by the store, is handed to whoever keeps the tenant's list.
 func TestOnRefused(t *testing.T) {
 	var got []Refused
 	s := newStack(t, func(c *Config) {
 		c.OnRefused = func(tenant storage.Tenant, r Refused) { got = append(got, r) }
 	})
-	s.writeV2(newV2().add(v2Sample(s.now, 1), "a", "b").build())
-	if len(got) != 1 || got[0].Reason != storage.ReasonInvalidLabels || got[0].Count != 1 || got[0].Message == "" {
-		t.Errorf("told of %+v", got)
+	b := newV2().add(v2Sample(s.now, 1), "a", "b").add(v2Sample(s.now-400*24*3600*1000, 1), "__name__", "old")
+	s.writeV2(b.build())
+	o := newOTLP(s)
+	o.gauge("long", 1).Attributes().PutStr("a", strings.Repeat("x", 5000))
+	s.sendOTLP(o)
+	for i, want := range []Refused{
+		{Source: "remote_write", Series: `{a="b"}`, Reason: storage.ReasonInvalidLabels, Count: 1},
+		{Source: "remote_write", Series: `{__name__="old"}`, Reason: storage.ReasonTooOld, Count: 1},
+		{Source: "otlp", Series: "{…}", Reason: storage.ReasonLabelLimit, Count: 1},
+	} {
+		if i >= len(got) || got[i].Message == "" {
+			t.Fatalf("told of %+v", got)
+		}
+		if got[i].Message = ""; i == 2 {
+			got[i].Series = "{…}"
+		}
+		if got[i] != want {
+			t.Errorf("told of %+v, want %+v", got[i], want)
+		}
 	}
 }
 
