@@ -76,7 +76,7 @@ func routeTable() []tableRow {
 		{"GET HEAD POST", []string{"/api/v1/write"}, both(write, styleByBody)},
 		{"GET HEAD POST", []string{"/api/v1/push", "/api/prom/push"}, write},
 		{"GET HEAD POST", []string{"/api/v1/otlp/v1/metrics", "/otlp/v1/metrics"}, write},
-		{"POST", []string{"/api/v1/read"}, rule{scope: ScopeRead, style: styleText, load: loadQuery}},
+		{"POST", []string{"/api/v1/read", "/prometheus/api/v1/read"}, rule{scope: ScopeRead, style: styleText, load: loadQuery}},
 		{"GET POST", []string{"/api/v1/query"}, both(prom, styleByBody)},
 		{"GET POST", []string{"/prometheus/api/v1/query"}, prom},
 		{"GET POST", promPaths("/query_range", "/query_exemplars", "/labels", "/series", "/query_explain"), prom},
