@@ -30,6 +30,7 @@ type server struct {
 	argv  []string
 	cmd   *exec.Cmd
 	log   *os.File
+	ended chan error // gets what Wait returned
 }
 
 // start runs the process and waits until it is ready; it returns how long that
@@ -46,9 +47,15 @@ func (s *server) start(ctx context.Context) (time.Duration, error) {
 	if err := s.cmd.Start(); err != nil {
 		return 0, fmt.Errorf("start %s: %w", s.name, err)
 	}
+	s.ended = make(chan error, 1)
+	go func(cmd *exec.Cmd, ended chan<- error) { ended <- cmd.Wait() }(s.cmd, s.ended)
 	for time.Since(begin) < startTimeout {
-		if ctx.Err() != nil {
+		select {
+		case <-ctx.Done():
 			return 0, ctx.Err()
+		case err := <-s.ended:
+			return 0, fmt.Errorf("%s ended at its start (%w), see %s", s.name, err, log.Name())
+		default:
 		}
 		resp, err := http.Get(s.url + s.ready)
 		if err == nil {
@@ -68,7 +75,7 @@ func (s *server) stop(sig syscall.Signal) error {
 	if err := s.cmd.Process.Signal(sig); err != nil {
 		return err
 	}
-	err := s.cmd.Wait()
+	err := <-s.ended
 	var exit *exec.ExitError
 	if errors.As(err, &exit) && (sig == syscall.SIGKILL || exit.ExitCode() >= 0) {
 		return nil
