@@ -24,6 +24,7 @@ type API struct {
 	started  time.Time
 	clock    func() time.Time
 	writers  sync.Pool // of *writer
+	memory   memoryBudget
 }
 
 // New returns an API over store. Handlers take the tenant from the request's
@@ -38,6 +39,7 @@ func New(store storage.Store, cfg Config, log *slog.Logger, reg prometheus.Regis
 	a := &API{
 		store: store, cfg: cfg, log: log, metrics: newMetrics(reg), refusals: cfg.Refusals,
 		started: time.Now(), clock: time.Now,
+		memory:  newMemoryBudget(cfg.QueryMemoryBytes),
 		writers: sync.Pool{New: func() any { return new(writer) }},
 	}
 	if a.refusals == nil {

@@ -50,6 +50,8 @@ type Config struct {
 	// MaxListed bounds the names, values or series in one answer of discovery and
 	// cardinality.
 	MaxListed int
+	// QueryMemoryBytes bounds what all running queries hold together, 0 = no bound.
+	QueryMemoryBytes int64
 	// RetryAfter is what answers with 429 and 503 advise where nothing better is
 	// known.
 	RetryAfter time.Duration
@@ -94,8 +96,9 @@ func DefaultConfig() Config {
 			MaxPoints: 10_000, MaxGroups: 1_000, MaxSeries: 5_000_000, MaxSamples: 200_000_000,
 			MaxEvaluated: 20_000_000, MaxBodyBytes: 1 << 20,
 		},
-		MaxListed:  10_000,
-		RetryAfter: time.Second,
+		MaxListed:        10_000,
+		QueryMemoryBytes: 1 << 30,
+		RetryAfter:       time.Second,
 	}
 }
 
@@ -123,6 +126,9 @@ func (c Config) Validate() error {
 	positive("retryAfter", int64(c.RetryAfter))
 	if c.Write.MaxDimensions < 0 || c.Write.MaxFuture < 0 || c.Write.MaxAdjustment < 0 || c.Write.MaxReportedErrors < 0 {
 		errs = append(errs, errors.New("native: write limits must not be negative"))
+	}
+	if c.QueryMemoryBytes < 0 {
+		errs = append(errs, fmt.Errorf("native: queryMemoryBytes must not be negative, it is %d", c.QueryMemoryBytes))
 	}
 	if c.Query.MaxSeries < 0 || c.Query.MaxSamples < 0 {
 		errs = append(errs, errors.New("native: query.maxSeries and query.maxSamples must not be negative"))

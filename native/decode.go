@@ -8,8 +8,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/luminate/luminate/storage"
 	"github.com/zeebo/xxh3"
@@ -172,22 +170,6 @@ func (d *decoder) decodeMetrics() error {
 			return d.fail("expected ',' or ']' after a metric")
 		}
 	}
-}
-
-func (d *decoder) decodeSource() error {
-	s, wide, err := d.str()
-	if err != nil {
-		return err
-	}
-	return d.setSource(strings.Clone(s), wide)
-}
-
-func (d *decoder) setSource(s string, wide bool) error {
-	if why := badDimensionValue(s, wide, d.lim.MaxValueBytes); why != "" {
-		return errorf(http.StatusBadRequest, CodeInvalidDimension, "source %s", why)
-	}
-	d.source = s
-	return nil
 }
 
 // decodeMetric reads one element; a longer one than the window makes it grow.
@@ -418,21 +400,6 @@ func (d *decoder) checkTime() {
 	m.refuse(CodeInvalidTimestamp, "timestamp %d is more than %s ahead%s", m.t, formatDays(d.lim.MaxFuture), hint)
 }
 
-// unitHint names the unit that would make t a good timestamp.
-func unitHint(t float64, mint, maxt int64) string {
-	for _, u := range []struct {
-		name string
-		ms   float64
-	}{{"seconds", 1e3}, {"microseconds", 1e-3}, {"nanoseconds", 1e-6}} {
-		// A day more on each side: a clock that is wrong is wrong in any unit.
-		const day = 24 * 3600 * 1000
-		if ms := t * u.ms; ms >= float64(mint-day) && ms <= float64(maxt+day) || u.ms == 1e3 && t >= 1e8 && t < 1e10 {
-			return " (looks like " + u.name + ": Luminate takes milliseconds)"
-		}
-	}
-	return ""
-}
-
 // sortDimensions orders the pairs and finds duplicates. There are few: an
 // insertion sort beats the general one.
 func (d *decoder) sortDimensions() {
@@ -474,41 +441,6 @@ func (d *decoder) keep(index int) {
 	})
 }
 
-// InstanceDimension is the dimension that `source` fills.
-const InstanceDimension = "instance"
-
-// applySource adds the source to the metrics that name no instance. It runs after
-// the whole body is read: `source` may stand behind the metrics.
-func (d *decoder) applySource() {
-	if d.source == "" {
-		return
-	}
-	old := d.labels
-	out := make([]byte, 0, len(old)+len(d.records)*(len(InstanceDimension)+len(d.source)+4))
-	for i := range d.records {
-		r := &d.records[i]
-		ls := storage.Labels(old[r.from:r.to])
-		from := len(out)
-		if r.instance {
-			out = append(out, ls...)
-		} else {
-			added := false
-			for n, v := range ls.All() {
-				if !added && n > InstanceDimension {
-					out, added = storage.AppendLabel(out, InstanceDimension, d.source), true
-				}
-				out = storage.AppendLabel(out, n, v)
-			}
-			if !added {
-				out = storage.AppendLabel(out, InstanceDimension, d.source)
-			}
-		}
-		r.from, r.to = uint32(from), uint32(len(out))
-		r.hash = xxh3.Hash(out[from:])
-	}
-	d.labels = out
-}
-
 func (d *decoder) refuse(index int, metric string, code Code, message string) {
 	d.rejected++
 	d.codes[code]++
@@ -522,62 +454,4 @@ func (d *decoder) refuse(index int, metric string, code Code, message string) {
 // sortRefused orders the named refusals as the request had them.
 func (d *decoder) sortRefused() {
 	slices.SortStableFunc(d.refused, func(a, b RefusedMetric) int { return a.Index - b.Index })
-}
-
-// clipText bounds text of the caller in messages and owns its memory.
-func clipText(s string) string {
-	const most = 128
-	if len(s) <= most {
-		return strings.Clone(s)
-	}
-	return strings.ToValidUTF8(s[:most], "") + "…"
-}
-
-var nameByte, nameStart = func() (all, start [256]bool) {
-	for c := range all {
-		letter := 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || c == '_'
-		start[c], all[c] = letter, letter || '0' <= c && c <= '9'
-	}
-	return all, start
-}()
-
-// ReservedTenantDimension can be neither a metric's name nor a dimension: a tenant
-// is never a label.
-const ReservedTenantDimension = "_tenant_id"
-
-// badName says why s cannot be the name of a metric or dimension, "" if it can.
-func badName(s string, most int) string {
-	switch {
-	case s == "":
-		return "is empty"
-	case len(s) > most:
-		return fmt.Sprintf("has %d bytes, at most %d are allowed", len(s), most)
-	case !nameStart[s[0]]:
-		return "must begin with a letter or '_'"
-	case len(s) > 1 && s[:2] == "__", s == ReservedTenantDimension:
-		return "is reserved"
-	}
-	for i := range len(s) {
-		if !nameByte[s[i]] {
-			return fmt.Sprintf("has %q at position %d: letters, digits and '_' are allowed", s[i], i)
-		}
-	}
-	return ""
-}
-
-// badDimensionValue says why s cannot be a dimension's value, "" if it can. Only
-// a wide text can be ill-formed or hold control characters: the scanner sets wide
-// for every escape, too.
-func badDimensionValue(s string, wide bool, most int) string {
-	switch {
-	case s == "":
-		return "is empty"
-	case len(s) > most:
-		return fmt.Sprintf("has %d bytes, at most %d are allowed", len(s), most)
-	case wide && !utf8.ValidString(s):
-		return "is not valid UTF-8"
-	case wide && strings.IndexFunc(s, unicode.IsControl) >= 0, !wide && strings.IndexByte(s, 0x7f) >= 0:
-		return "has a control character"
-	}
-	return ""
 }

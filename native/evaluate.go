@@ -19,6 +19,7 @@ func (a *API) evaluate(ctx context.Context, t storage.Tenant, p *plan, g storage
 	if storage.KindOf(err) == storage.KindUnsupported && err != nil {
 		reason = err.Error()
 		a.metrics.fallbacks.Inc()
+		g.MaxGroups = max(1, g.MaxGroups/fallbackCost)
 		res, err = storage.EvaluateSeries(ctx, a.store.Select(ctx, t, g.Selection()), g)
 	}
 	if err != nil {

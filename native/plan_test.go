@@ -15,6 +15,8 @@ import (
 	"github.com/luminate/luminate/storage/storagetest"
 )
 
+func jsonDecode(s string, v any) error { return json.Unmarshal([]byte(s), v) }
+
 // query makes a good query but for the fields that are replaced or added, as JSON.
 func queryWith(fields ...string) string {
 	m := map[string]json.RawMessage{

@@ -29,11 +29,11 @@ func (a *API) query(w http.ResponseWriter, r *http.Request) error {
 		return errorf(http.StatusUnsupportedMediaType, CodeInvalidJSON, "Content-Type %q is not supported: a query is application/json", clipText(r.Header.Get("Content-Type")))
 	}
 	lim := a.queryLimits(t)
-	body, release, err := openBody(r, lim.MaxBodyBytes)
+	body, closeBody, err := openBody(r, lim.MaxBodyBytes)
 	if err != nil {
 		return err
 	}
-	defer release()
+	defer closeBody()
 	var q QueryRequest
 	if err := decodeQuery(body, &q); err != nil {
 		return bodyError(err, lim.MaxBodyBytes)
@@ -49,6 +49,11 @@ func (a *API) query(w http.ResponseWriter, r *http.Request) error {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), p.timeout)
 	defer cancel()
+	release, err := a.admit(ctx, t, p)
+	if err != nil {
+		return timeoutError(err, p.timeout)
+	}
+	defer release()
 	ans := answer{w: w, p: p, begin: begin}
 	if err := a.run(ctx, t, p, &ans); err != nil {
 		return timeoutError(err, p.timeout)

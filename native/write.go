@@ -42,12 +42,6 @@ type refusedWrite struct {
 	WriteResponse
 }
 
-// IsWriteType tells whether a Content-Type is one that ServeWrite reads.
-func IsWriteType(contentType string) bool {
-	_, ok := writeFormat(contentType)
-	return ok
-}
-
 // writeFormat says whether the body is NDJSON; ok is false for other types.
 func writeFormat(contentType string) (lines, ok bool) {
 	mt, params, err := mime.ParseMediaType(contentType)
