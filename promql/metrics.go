@@ -23,6 +23,10 @@ func newMetrics(reg prometheus.Registerer, g *gate) *metrics {
 		Name: "luminate_promql_queries_waiting",
 		Help: "PromQL queries that wait for a slot.",
 	}, func() float64 { return float64(max(0, len(g.waiting)-len(g.running))) })
+	f.NewGauge(prometheus.GaugeOpts{
+		Name: "luminate_promql_queries_capacity",
+		Help: "PromQL queries that may run at once.",
+	}).Set(float64(cap(g.running)))
 	return &metrics{
 		queries: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "luminate_promql_queries_total",

@@ -40,6 +40,8 @@ func (s *guarded) Append(ctx context.Context, t storage.Tenant, b *storage.Batch
 	}
 	if st != nil {
 		st.accept(res.Samples+res.Histograms, s.limiter.cfg.Now())
+		st.saw(newestOf(b))
+		s.limiter.metrics.notStored(t, res.Refused)
 	}
 	return res, err
 }
@@ -55,6 +57,26 @@ func (s *tenantState) accept(n int, now time.Time) {
 	s.dayLocked(now)
 	s.today += int64(n)
 	s.mu.Unlock()
+}
+
+// saw notes the greatest timestamp of a batch.
+func (s *tenantState) saw(ms int64) {
+	for old := s.newest.Load(); ms > old; old = s.newest.Load() {
+		if s.newest.CompareAndSwap(old, ms) {
+			return
+		}
+	}
+}
+
+// newestOf returns the greatest timestamp of a batch, 0 if it has none after 1970.
+func newestOf(b *storage.Batch) (ms int64) {
+	for i := range b.Samples {
+		ms = max(ms, b.Samples[i].T)
+	}
+	for i := range b.Histograms {
+		ms = max(ms, b.Histograms[i].T)
+	}
+	return ms
 }
 
 // dayLocked begins a new day's count when a new UTC day has begun.

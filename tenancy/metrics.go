@@ -74,6 +74,7 @@ func newGateMetrics(reg prometheus.Registerer) *gateMetrics {
 // LimiterConfig.MaxTenants: series of a tenant that is forgotten go with it.
 type limitMetrics struct {
 	limited       *prometheus.CounterVec
+	refused       *prometheus.CounterVec
 	usage         *prometheus.GaugeVec
 	queriesInUse  prometheus.Gauge
 	queriesQueued prometheus.Gauge
@@ -89,6 +90,10 @@ func newLimitMetrics(reg prometheus.Registerer, l *Limiter) *limitMetrics {
 			Name: "luminate_tenancy_limited_total",
 			Help: "Requests, or series of a write, that a limit refused, or would have refused in mode observe.",
 		}, []string{"tenant", "limit"}),
+		refused: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "luminate_tenancy_refused_samples_total",
+			Help: "Samples, or whole series, of accepted requests that were not stored, by tenant and reason.",
+		}, []string{"tenant", "reason"}),
 		usage: f.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "luminate_tenancy_limit_usage_ratio",
 			Help: "How much of a limit is used, 0 to 1.",
@@ -119,6 +124,15 @@ func newLimitMetrics(reg prometheus.Registerer, l *Limiter) *limitMetrics {
 		Help: "Places for queries.",
 	}).Set(float64(l.cfg.Queries))
 	m.reloadOK.Set(1)
+	if reg != nil {
+		reg.MustRegister(&useCollector{
+			limiter: l,
+			accepted: prometheus.NewDesc("luminate_tenancy_accepted_samples_total",
+				"Samples and histograms stored for the tenant by this process.", []string{"tenant"}, nil),
+			newest: prometheus.NewDesc("luminate_tenancy_newest_sample_timestamp_seconds",
+				"Greatest timestamp that the tenant has sent to this process; far ahead of the clock it tells of a sender's wrong clock.", []string{"tenant"}, nil),
+		})
+	}
 	return m
 }
 
@@ -131,7 +145,43 @@ func (m *limitMetrics) reloaded(ok bool, hash uint64, now time.Time) {
 	}
 }
 
+// notStored counts the refusals of one append.
+func (m *limitMetrics) notStored(t storage.Tenant, refused []storage.Refusal) {
+	byReason := map[storage.RefusalReason]int{}
+	for i := range refused {
+		byReason[refused[i].Reason]++
+	}
+	for reason, n := range byReason {
+		m.refused.WithLabelValues(t.String(), string(reason)).Add(float64(n))
+	}
+}
+
+// useCollector tells what tenants wrote, at the time of a scrape. The label is
+// bounded by LimiterConfig.MaxTenants.
+type useCollector struct {
+	limiter          *Limiter
+	accepted, newest *prometheus.Desc
+}
+
+// Describe implements prometheus.Collector.
+func (c *useCollector) Describe(ch chan<- *prometheus.Desc) {
+	ch <- c.accepted
+	ch <- c.newest
+}
+
+// Collect implements prometheus.Collector.
+func (c *useCollector) Collect(ch chan<- prometheus.Metric) {
+	for _, s := range c.limiter.all() {
+		tenant := s.tenant.String()
+		ch <- prometheus.MustNewConstMetric(c.accepted, prometheus.CounterValue, float64(s.accepted.Load()), tenant)
+		if ms := s.newest.Load(); ms != 0 {
+			ch <- prometheus.MustNewConstMetric(c.newest, prometheus.GaugeValue, float64(ms)/1000, tenant)
+		}
+	}
+}
+
 func (m *limitMetrics) forget(t storage.Tenant) {
 	m.limited.DeletePartialMatch(prometheus.Labels{"tenant": t.String()})
+	m.refused.DeletePartialMatch(prometheus.Labels{"tenant": t.String()})
 	m.usage.DeletePartialMatch(prometheus.Labels{"tenant": t.String()})
 }

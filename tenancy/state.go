@@ -22,6 +22,7 @@ type tenantState struct {
 
 	accepted atomic.Uint64 // samples and histograms since the process began
 	bytes    atomic.Uint64 // stored, as the store last told
+	newest   atomic.Int64  // greatest timestamp sent, Unix milliseconds; 0 before the first
 	active   atomic.Uint64 // series with a sample today, as the store last told
 
 	mu      sync.Mutex
@@ -62,10 +63,10 @@ func (s *tenantState) apply(limits Limits, processes int, now time.Time) {
 }
 
 // blocked refuses while a batch that was refused for its rate would be refused
-// again.
+// again. A longer wait is not believed: the clock may have been set back.
 func (s *tenantState) blocked(now time.Time) *LimitError {
 	until := s.blockedUntil.Load()
-	if wait := time.Duration(until - now.UnixNano()); until != 0 && wait > 0 && wait < time.Hour {
+	if wait := time.Duration(until - now.UnixNano()); until != 0 && wait > 0 && wait < time.Minute {
 		return s.samples.refusal(now, wait)
 	}
 	return nil

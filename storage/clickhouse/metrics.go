@@ -9,6 +9,7 @@ type metrics struct {
 	blocks       *prometheus.CounterVec
 	rows         *prometheus.CounterVec
 	blockSeconds prometheus.Histogram
+	querySeconds *prometheus.HistogramVec
 	retries      prometheus.Counter
 	backpressure prometheus.Counter
 	staleCaches  prometheus.Counter
@@ -30,6 +31,10 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "luminate_clickhouse_block_seconds", Help: "Time to store one block, retries included.",
 			Buckets: prometheus.ExponentialBuckets(0.002, 2, 14),
 		}),
+		querySeconds: f.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "luminate_clickhouse_query_duration_seconds", Help: "Time from sending a reading statement to its first rows, by result.",
+			Buckets: prometheus.ExponentialBuckets(0.002, 2, 14),
+		}, []string{"result"}),
 		retries: f.NewCounter(prometheus.CounterOpts{
 			Name: "luminate_clickhouse_block_retries_total", Help: "Blocks that were sent again.",
 		}),
@@ -48,5 +53,37 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		evaluated: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "luminate_clickhouse_grids_total", Help: "Grids asked, by how they were answered.",
 		}, []string{"result"}),
+	}
+}
+
+// registerLoad registers what the store's pools and buffer hold at a scrape.
+func registerLoad(reg prometheus.Registerer, s *Store) {
+	f := promauto.With(reg)
+	gauge := func(name, help string, labels prometheus.Labels, fn func() float64) {
+		f.NewGaugeFunc(prometheus.GaugeOpts{Name: "luminate_clickhouse_" + name, Help: help, ConstLabels: labels}, fn)
+	}
+	gauge("buffered_rows", "Rows that wait for ClickHouse to have them.", nil, func() float64 {
+		s.buffer.mu.Lock()
+		defer s.buffer.mu.Unlock()
+		return float64(s.buffer.queued)
+	})
+	gauge("buffered_rows_limit", "Rows that may wait; more are refused.", nil, func() float64 { return float64(s.cfg.MaxBufferedRows) })
+	for kind, of := range map[string]func(*shard) *pool{
+		"read": func(sh *shard) *pool { return sh.read }, "write": func(sh *shard) *pool { return sh.write },
+	} {
+		sum := func(count func(*pool) int) float64 {
+			n := 0
+			for _, sh := range s.shards {
+				n += count(of(sh))
+			}
+			return float64(n)
+		}
+		labels := prometheus.Labels{"pool": kind}
+		gauge("connections_in_use", "Connections to ClickHouse that are in use, of all shards, by pool.", labels, func() float64 {
+			return sum(func(p *pool) int { return len(p.all) - len(p.free) })
+		})
+		gauge("connections_limit", "Connections to ClickHouse that may be in use, of all shards, by pool.", labels, func() float64 {
+			return sum(func(p *pool) int { return len(p.all) })
+		})
 	}
 }

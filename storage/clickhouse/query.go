@@ -88,7 +88,12 @@ func (s *Store) query(ctx context.Context, sh *shard, sql string, args []any, ex
 		settings[k] = v
 	}
 	opts := []clickhouse.QueryOption{clickhouse.WithSettings(settings)}
+	began, result := time.Now(), "ok"
 	r, err := c.drv.Query(clickhouse.Context(context.WithoutCancel(ctx), opts...), sql, args...)
+	if err != nil {
+		result = "error"
+	}
+	s.metrics.querySeconds.WithLabelValues(result).Observe(time.Since(began).Seconds())
 	if err != nil {
 		stop()
 		c.recover(err)

@@ -55,6 +55,7 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger, reg prometheus.Regi
 		return nil, err
 	}
 	s.buffer = newBuffer(cfg, s.sendBlock)
+	registerLoad(reg, s)
 	s.workers.Go(s.watchParts)
 	return s, nil
 }
