@@ -67,7 +67,7 @@ func remoteConfig(cfg *Config, l *tenancy.Limiter, refusals *native.Refusals) re
 	c.OTLP.PromoteScopeMetadata = cfg.OTLP.PromoteScope
 	c.Limits = shapeLimits(l)
 	c.OnRefused = func(t storage.Tenant, r remote.Refused) {
-		refusals.Record(t, native.Refusal{Time: time.Now(), Source: "remote_write", Reason: string(r.Reason), Message: r.Message})
+		refusals.Record(t, native.Refusal{Time: time.Now(), Source: r.Source, Series: r.Series, Reason: string(r.Reason), Message: r.Message})
 	}
 	return c
 }
