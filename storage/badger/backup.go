@@ -133,20 +133,6 @@ func (db *DB) writeArchive(ctx context.Context, a *archiveWriter) error {
 	return a.end()
 }
 
-// verifyTables checks the checksums of Badger's tables: an iterator that meets a
-// damaged one ends early without an error.
-func (db *DB) verifyTables() (err error) {
-	defer func() {
-		if r := recover(); r != nil { // Badger panics on some damage
-			err = fmt.Errorf("verify tables: %v: %w", r, errDamaged)
-		}
-	}()
-	if err := db.kv.VerifyChecksum(); err != nil {
-		return fmt.Errorf("verify tables: %w: %w", err, errDamaged)
-	}
-	return nil
-}
-
 func (db *DB) archiveEntries(ctx context.Context, a *archiveWriter) error {
 	txn := db.view()
 	defer txn.Discard()

@@ -130,6 +130,9 @@ func BenchmarkAppend(b *testing.B) {
 
 func appendScrapes(b *testing.B, l *load, scrapes int) {
 	cfg := testConfig(b.TempDir())
+	if sync := os.Getenv("LUMINATE_BENCH_SYNC"); sync != "" {
+		cfg.WALSync = sync
+	}
 	db := openTest(b, cfg)
 	tn := storage.MustTenant("bench")
 	start := time.Now().Add(-time.Duration(scrapes) * 15 * time.Second).UnixMilli()

@@ -299,9 +299,7 @@ func (db *DB) DeleteTenant(ctx context.Context, t storage.Tenant) error {
 }
 
 func (db *DB) markGone(tn *tenant) error {
-	db.kvMu.RLock()
-	defer db.kvMu.RUnlock()
-	return db.kv.Update(func(txn *badgerdb.Txn) error {
+	return db.update(func(txn *badgerdb.Txn) error {
 		key := numberKey(keyTenantGone, tn.id)
 		return errors.Join(txn.Delete(tenantKey(tn.name)), txn.Set(key, sealValue(key, nil)))
 	})

@@ -20,6 +20,7 @@
 //	05 | tenant4 | id                         delete receipt
 //	06 | tenant4                              mark of a deleted tenant
 //	07                                        first day that is kept (maxBytes)
+//	08 | number8                              one for each write, to see lost ones
 //	10 | part4 | tenant4 | 02 | seq4          new series, in order of creation
 //	10 | part4 | tenant4 | 03 ...             packed index of a closed partition
 //	10 | part4 | tenant4 | 40 | group4 | t0_4 | t1_4 | lsn8 | gen2   float block

@@ -178,7 +178,7 @@ func (db *DB) rewriteGroup(p *partition, n uint32, tombs []tombstone) (old [][]b
 			old = append(old, key)
 		}
 	}
-	return old, wb.Flush()
+	return old, db.commitBatch(wb)
 }
 
 // affected tells whether a tombstone may hide something of a block.

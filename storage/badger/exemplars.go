@@ -186,7 +186,7 @@ func (db *DB) writeExemplars(p *partition, rows map[uint32][]byte) error {
 			return err
 		}
 	}
-	return wb.Flush()
+	return db.commitBatch(wb)
 }
 
 // Exemplars implements storage.Store.

@@ -224,7 +224,7 @@ func (f *flusher) writeFrozen(frozen []groupRef) (size, samples int, err error) 
 		size += bytes
 		samples += count
 	}
-	return size, samples, wb.Flush()
+	return size, samples, f.db.commitBatch(wb)
 }
 
 // freeze sets a group's samples aside; true also for one that a failed flush left

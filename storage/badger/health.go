@@ -17,7 +17,7 @@ import (
 // writing to a mapped page that has no block on the disk is a SIGBUS.
 type diskGuard struct {
 	db    *DB
-	probe func(dir string) (free, total uint64, err error)
+	probe atomic.Pointer[diskProbe]
 	free  atomic.Int64
 	total atomic.Int64
 	low   atomic.Bool
@@ -27,12 +27,20 @@ type diskGuard struct {
 	read   atomic.Bool
 }
 
-func (d *diskGuard) init(db *DB) { d.db, d.probe = db, wal.FreeBytes }
+// diskProbe measures a file system.
+type diskProbe func(dir string) (free, total uint64, err error)
+
+func (d *diskGuard) init(db *DB) {
+	d.db = db
+	d.setProbe(wal.FreeBytes)
+}
+
+func (d *diskGuard) setProbe(p diskProbe) { d.probe.Store(&p) }
 
 // check measures the free space. Writes come back by themselves when there is a
 // tenth more than the floor, so that they do not flutter at it.
 func (d *diskGuard) check() {
-	free, total, err := d.probe(d.db.cfg.Dir)
+	free, total, err := (*d.probe.Load())(d.db.cfg.Dir)
 	if err != nil {
 		if !errors.Is(err, errors.ErrUnsupported) {
 			d.db.logger.Error("free disk space cannot be measured", "err", err)
@@ -133,6 +141,9 @@ func (db *DB) Health(context.Context) storage.Health {
 		return h
 	}
 	h.DiskUsedBytes = uint64(max(db.diskUsed.Load(), 0))
+	if msg := db.tableDamage.Load(); msg != nil {
+		h.Error = *msg // reads and writes go on
+	}
 	if err := db.writable("append"); err != nil {
 		h.Status, h.Error = storage.HealthReadOnly, err.Error()
 	}

@@ -16,6 +16,7 @@ const (
 	keyReceipt      = 0x05
 	keyTenantGone   = 0x06
 	keyFirstDay     = 0x07
+	keySequence     = 0x08
 	keyPartitionRow = 0x10
 )
 

@@ -14,6 +14,7 @@ import (
 const (
 	diskInterval    = time.Second
 	cleanupInterval = time.Hour
+	checkInterval   = 24 * time.Hour
 )
 
 // maintain looks at the disk, and does in turn what is due: snapshots, old and full
@@ -24,6 +25,10 @@ func (db *DB) maintain(ctx context.Context) {
 	work := time.NewTicker(db.cfg.MaintenanceInterval)
 	defer work.Stop()
 	lastCleanup := db.now()
+	lastCheck := db.now()
+	if db.kvBytes() > checkAtOpenBytes {
+		db.checkTables()
+	}
 	for {
 		select {
 		case <-ctx.Done():
@@ -39,6 +44,10 @@ func (db *DB) maintain(ctx context.Context) {
 				lastCleanup = now
 				_, err := db.cleanup(ctx)
 				db.report("cleanup", err)
+			}
+			if now := db.now(); now.Sub(lastCheck) >= checkInterval {
+				lastCheck = now
+				db.checkTables()
 			}
 		}
 	}

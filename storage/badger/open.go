@@ -53,6 +53,10 @@ type DB struct {
 	// Badger refuses writes meanwhile.
 	kvMu sync.RWMutex
 
+	sequenceMu  sync.Mutex // serialises writes to kv, so that their numbers have no holes
+	sequence    uint64
+	tableDamage atomic.Pointer[string] // what checkTables found last
+
 	mu         sync.RWMutex // guards what follows
 	tenants    map[string]*tenant
 	byID       map[uint32]*tenant
@@ -114,6 +118,7 @@ func Open(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*DB, error) 
 	if err := db.open(); err != nil {
 		return nil, fmt.Errorf("open badger store %s: %w", cfg.Dir, errors.Join(err, db.release()))
 	}
+	registerKV(reg, db)
 	ctx, stop := context.WithCancel(context.Background())
 	db.stop = stop
 	go db.committer()
@@ -224,26 +229,6 @@ func (db *DB) get(key []byte) (value []byte, err error) {
 		return err
 	})
 	return value, err
-}
-
-// put writes one sealed value; it is on stable storage when put returns.
-func (db *DB) put(key, value []byte) error {
-	db.kvMu.RLock()
-	defer db.kvMu.RUnlock()
-	return db.kv.Update(func(txn *badgerdb.Txn) error { return txn.Set(key, sealValue(key, value)) })
-}
-
-func (db *DB) remove(keys ...[]byte) error {
-	db.kvMu.RLock()
-	defer db.kvMu.RUnlock()
-	return db.kv.Update(func(txn *badgerdb.Txn) error {
-		for _, k := range keys {
-			if err := txn.Delete(k); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
 }
 
 // scan calls fn with every key below prefix and its checked value; both are valid

@@ -138,7 +138,7 @@ func (db *DB) packIndex(ctx context.Context, p *partition) (series uint64, err e
 	if _, err := p.idx.WritePacked(ctx, &packedSource{txn: txn, prefix: prefix}, &packedSink{wb: wb, prefix: prefix}); err != nil {
 		return 0, err
 	}
-	if err := wb.Flush(); err != nil {
+	if err := db.commitBatch(wb); err != nil {
 		return 0, err
 	}
 	return p.idx.SeriesCount(), nil

@@ -377,7 +377,10 @@ func (db *DB) writeSeriesRows(p *partition, rows [][]byte) error {
 		key := p.seriesKey(p.seriesSeq + uint32(i))
 		err = errors.Join(err, wb.Set(key, sealValue(key, row)))
 	}
-	if err = errors.Join(err, wb.Flush()); err != nil {
+	if err == nil {
+		err = db.commitBatch(wb)
+	}
+	if err != nil {
 		return fmt.Errorf("write series: %w", err)
 	}
 	p.seriesSeq += uint32(len(rows))

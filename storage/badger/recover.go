@@ -30,11 +30,15 @@ type RecoveryReport struct {
 	OrphanSamples uint64
 	DamagedFiles  []string // kept beside the log, or snapshots that were not used
 	DamagedRows   int      // rows of series, exemplars or settings that could not be read
+	// LostWrites tells that Badger dropped the newest writes of a memtable, and
+	// DamagedTables that a table fails its checksums: answers are incomplete.
+	LostWrites, DamagedTables bool
 }
 
 // Clean tells whether everything acknowledged was there.
-func (r *RecoveryReport) Clean() bool {
-	return r.LostRecords == 0 && !r.LostUnknown && r.OrphanSamples == 0 && r.DamagedRows == 0 && len(r.DamagedFiles) == 0
+func (r RecoveryReport) Clean() bool {
+	return r.LostRecords == 0 && !r.LostUnknown && r.OrphanSamples == 0 && r.DamagedRows == 0 && len(r.DamagedFiles) == 0 &&
+		!r.LostWrites && !r.DamagedTables
 }
 
 // Recovery returns the report of Open.
@@ -64,7 +68,7 @@ func (db *DB) recover() error {
 	r := &replay{db: db, states: map[partitionID]partitionState{}}
 	db.replay = r
 	defer func() { db.replay = nil }()
-	for _, step := range []func() error{r.readTenants, r.readSettings, r.readPartitions} {
+	for _, step := range []func() error{r.checkStore, r.readTenants, r.readSettings, r.readPartitions} {
 		if err := step(); err != nil {
 			return err
 		}
@@ -96,8 +100,37 @@ func (db *DB) recover() error {
 		return nil
 	}
 	db.logger.Error("recovered with losses: see the runbook on damaged data", append(attrs,
-		"lostRecords", rep.LostRecords, "orphanSamples", rep.OrphanSamples, "damagedRows", rep.DamagedRows, "damagedFiles", rep.DamagedFiles)...)
+		"lostRecords", rep.LostRecords, "orphanSamples", rep.OrphanSamples, "damagedRows", rep.DamagedRows, "damagedFiles", rep.DamagedFiles,
+		"lostWrites", rep.LostWrites, "damagedTables", rep.DamagedTables)...)
 	return nil
+}
+
+// checkStore looks for what Badger lost without saying so.
+func (r *replay) checkStore() error {
+	holes, err := r.db.readSequence()
+	if err != nil {
+		return fmt.Errorf("read sequence of writes: %w", err)
+	}
+	if holes > 0 {
+		r.lostWrites(fmt.Sprintf("the sequence of writes has %d holes", holes))
+	}
+	if r.db.kvBytes() <= checkAtOpenBytes {
+		r.db.checkTables()
+	}
+	if r.db.tableDamage.Load() != nil {
+		r.db.recovery.DamagedTables = true
+	}
+	return nil
+}
+
+// checkAtOpenBytes is up to which size the tables are checked before the store is
+// ready; larger ones are checked afterwards.
+const checkAtOpenBytes = 1 << 30
+
+func (r *replay) lostWrites(what string) {
+	r.db.recovery.LostWrites = true
+	r.db.met.damaged.Inc()
+	r.db.logger.Error("the key-value store has lost writes: blocks, series or settings are missing; restore a backup", "cause", what)
 }
 
 func (r *replay) note(w wal.RecoveryReport) {
@@ -296,10 +329,17 @@ func (r *replay) readSnapshot() (start uint64, err error) {
 		if err != nil {
 			return 0, err
 		}
-		if typ != sectionGroups {
-			return 0, fmt.Errorf("section of type %d: %w", typ, errDamaged)
+		switch {
+		case typ == sectionGroups:
+			err = r.db.restoreSection(payload)
+		case typ == sectionSequence && len(payload) == 8:
+			if n := binary.BigEndian.Uint64(payload); n > r.db.sequence {
+				r.lostWrites(fmt.Sprintf("the snapshot was made after write %d, the last one there is %d", n, r.db.sequence))
+			}
+		default:
+			err = fmt.Errorf("section of type %d: %w", typ, errDamaged)
 		}
-		if err := r.db.restoreSection(payload); err != nil {
+		if err != nil {
 			return 0, err
 		}
 	}

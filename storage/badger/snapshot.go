@@ -6,15 +6,17 @@ import (
 	"fmt"
 	"math"
 	"path/filepath"
-
-	badgerdb "github.com/dgraph-io/badger/v4"
+	"time"
 
 	"github.com/luminate/luminate/storage/badger/internal/block"
 	"github.com/luminate/luminate/storage/badger/internal/wal"
 )
 
-// sectionGroups is the one kind of section of a snapshot: groups of one partition.
-const sectionGroups = 1
+// The sections of a snapshot.
+const (
+	sectionGroups   = 1 // groups of one partition
+	sectionSequence = 2 // the number of Badger's last write before the snapshot
+)
 
 // sectionBytes is about how large sections get.
 const sectionBytes = 1 << 20
@@ -36,6 +38,8 @@ func (db *DB) snapshotLocked(force bool) error {
 	if err := db.disk.flushable(); err != nil {
 		return err
 	}
+	began := time.Now()
+	defer func() { db.met.snapSeconds.Observe(time.Since(began).Seconds()) }()
 	err := db.writeSnapshot(start)
 	if err == nil {
 		err = db.removeDropMarks(start)
@@ -79,6 +83,12 @@ func (db *DB) writeSnapshot(start uint64) error {
 	w, err := wal.CreateSnapshot(filepath.Join(db.cfg.Dir, snapshotDir), start)
 	if err != nil {
 		return err
+	}
+	db.sequenceMu.Lock()
+	sequence := binary.BigEndian.AppendUint64(nil, db.sequence)
+	db.sequenceMu.Unlock()
+	if err := w.Section(sectionSequence, sequence); err != nil {
+		return errors.Join(err, w.Abort())
 	}
 	for _, p := range parts {
 		if err := db.snapshotPartition(w, p); err != nil {
@@ -311,7 +321,7 @@ func (db *DB) persistMetadata(tn *tenant) error {
 			return fmt.Errorf("write metadata: %w", err)
 		}
 	}
-	if err := wb.Flush(); err != nil {
+	if err := db.commitBatch(wb); err != nil {
 		return fmt.Errorf("write metadata: %w", err)
 	}
 	tn.mu.Lock()
@@ -339,14 +349,5 @@ func (db *DB) removeDropMarks(start uint64) error {
 	if err != nil || len(keys) == 0 {
 		return err
 	}
-	db.kvMu.RLock()
-	defer db.kvMu.RUnlock()
-	return db.kv.Update(func(txn *badgerdb.Txn) error {
-		for _, k := range keys {
-			if err := txn.Delete(k); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	return db.remove(keys...)
 }
