@@ -403,3 +403,5 @@ func FuzzTenantHeader(f *testing.F) {
 		}
 	})
 }
+
+func newRecorder() *httptest.ResponseRecorder { return httptest.NewRecorder() }
