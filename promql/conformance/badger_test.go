@@ -26,6 +26,7 @@ func newBadger(t testing.TB) storage.Store {
 	return db
 }
 
-func TestBadger(t *testing.T) { conformance.Run(t, newBadger) }
-
-func TestBadgerPlanned(t *testing.T) { conformance.RunPlanned(t, newBadger) }
+func TestBadger(t *testing.T) {
+	t.Parallel() // it waits for the disk most of the time
+	conformance.Run(t, newBadger)
+}

@@ -25,6 +25,7 @@ func newModel(testing.TB) storage.Store {
 	return storagetest.NewModelWith(cfg)
 }
 
-func TestModel(t *testing.T) { conformance.Run(t, newModel) }
-
-func TestModelPlanned(t *testing.T) { conformance.RunPlanned(t, newModel) }
+func TestModel(t *testing.T) {
+	t.Parallel()
+	conformance.Run(t, newModel)
+}
