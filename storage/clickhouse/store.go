@@ -65,7 +65,7 @@ func openShards(cfg Config) (*Store, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	s := &Store{cfg: cfg, locality: cfg.LocalityLabel, stop: make(chan struct{})}
+	s := &Store{cfg: cfg, locality: cfg.LocalityLabel, stop: make(chan struct{}), metrics: newMetrics(nil)}
 	for i, dsn := range cfg.dsns() {
 		sh := &shard{index: i}
 		var err error
