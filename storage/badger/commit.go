@@ -326,7 +326,9 @@ func (c *commit) account() {
 // log writes a batch to the log and returns its first LSN. A full disk is
 // KindUnavailable and passes; a broken log makes the store read-only until restart.
 func (db *DB) log(b *wal.Batch) (uint64, error) {
+	began := time.Now()
 	first, err := db.wal.Load().Append(b)
+	db.met.logSeconds.Observe(time.Since(began).Seconds())
 	if err == nil {
 		return first, nil
 	}

@@ -12,6 +12,8 @@ type metrics struct {
 	series         prometheus.Counter
 	commits        prometheus.Counter
 	commitSeconds  prometheus.Histogram
+	logSeconds     prometheus.Histogram
+	snapSeconds    prometheus.Histogram
 	flushedGroups  prometheus.Counter
 	flushedSamples prometheus.Counter
 	flushedBytes   prometheus.Counter
@@ -45,6 +47,14 @@ func newMetrics(reg prometheus.Registerer, db *DB) *metrics {
 			Name: "luminate_badger_commit_duration_seconds", Help: "Time from taking requests off the queue to their answers.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14),
 		}),
+		logSeconds: f.NewHistogram(prometheus.HistogramOpts{
+			Name: "luminate_badger_wal_write_duration_seconds", Help: "Time of one write to the log, with its fsync where walSync is always.",
+			Buckets: prometheus.ExponentialBuckets(0.00001, 4, 10),
+		}),
+		snapSeconds: f.NewHistogram(prometheus.HistogramOpts{
+			Name: "luminate_badger_snapshot_duration_seconds", Help: "Time to write a snapshot of the head, failed ones included.",
+			Buckets: prometheus.ExponentialBuckets(0.005, 3, 10),
+		}),
 		flushedGroups:  counter("flushed_groups_total", "Groups of 64 series written as blocks."),
 		flushedSamples: counter("flushed_samples_total", "Samples written in blocks."),
 		flushedBytes:   counter("flushed_bytes_total", "Bytes of blocks written."),
@@ -69,6 +79,8 @@ func newMetrics(reg prometheus.Registerer, db *DB) *metrics {
 		}
 		return 0
 	})
+	gauge("last_snapshot_timestamp_seconds", "When the last snapshot was made, Unix time; 0 before the first.", func() float64 { return float64(db.snapAt.Load()) / 1000 })
+	gauge("head_limit_bytes", "Memory of samples not yet in blocks at which they are written out early.", func() float64 { return float64(db.cfg.HeadMaxBytes) })
 	gauge("disk_free_bytes", "Free bytes of the data directory's file system.", func() float64 { return float64(db.disk.free.Load()) })
 	gauge("disk_floor_bytes", "Free bytes below which writes are refused.", func() float64 { return float64(db.cfg.MinFreeBytes) })
 	gauge("open_partitions", "Days of tenants that are in memory.", func() float64 { return float64(db.openParts.Load()) })
