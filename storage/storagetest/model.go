@@ -7,6 +7,7 @@ import (
 	"iter"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -107,7 +108,11 @@ func (m *Model) Append(ctx context.Context, t storage.Tenant, b *storage.Batch) 
 		m.appendSeries(d, i, b.At(i), &res)
 	}
 	for _, md := range b.Metadata {
-		d.metadata[md.Metric] = md
+		// The strings may be views into the caller's memory.
+		d.metadata[strings.Clone(md.Metric)] = storage.Metadata{
+			Metric: strings.Clone(md.Metric), Type: storage.MetricType(strings.Clone(string(md.Type))),
+			Unit: strings.Clone(md.Unit), Help: strings.Clone(md.Help),
+		}
 	}
 	return res, nil
 }
@@ -219,6 +224,7 @@ func (s *modelSeries) putExemplar(e storage.Exemplar) {
 			return
 		}
 	}
+	e.Labels = e.Labels.Clone()
 	e.Labels = e.Labels.Clone()
 	s.exemplars = append(s.exemplars, e)
 	slices.SortStableFunc(s.exemplars, func(a, b storage.Exemplar) int { return cmp.Compare(a.T, b.T) })
