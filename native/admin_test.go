@@ -24,11 +24,11 @@ func (f *fakeLimits) TenantLimits(_ context.Context, t storage.Tenant) (any, err
 	if doc, ok := f.set[t.String()]; ok {
 		return doc, nil
 	}
-	return map[string]any{"maxSeries": 150_000}, nil
+	return map[string]any{"maxActiveSeries": 150_000}, nil
 }
 
 func (f *fakeLimits) SetTenantLimits(ctx context.Context, t storage.Tenant, doc json.RawMessage) (any, error) {
-	if !strings.Contains(string(doc), "maxSeries") {
+	if !strings.Contains(string(doc), "maxActiveSeries") {
 		return nil, storage.Errorf(storage.KindInvalid, "limits", "unknown limit")
 	}
 	f.set = map[string]json.RawMessage{t.String(): doc}
@@ -59,7 +59,7 @@ var destructive = []struct{ method, path, body string }{
 	{"DELETE", "/api/v1/admin/metrics/m", ""},
 	{"POST", "/api/v1/admin/cleanup", ""},
 	{"POST", "/api/v1/admin/backup", ""},
-	{"PUT", "/api/v1/admin/limits/acme", `{"maxSeries":1}`},
+	{"PUT", "/api/v1/admin/limits/acme", `{"maxActiveSeries":1}`},
 }
 
 func TestDestructiveRoutesNeedAuthenticationOrAdminEnable(t *testing.T) {
@@ -253,10 +253,10 @@ func TestLimits(t *testing.T) {
 	wantError(t, f.do("GET", "/api/v1/admin/limits/acme", ""), 404, CodeNotFound)
 	wantError(t, f.do("PUT", "/api/v1/admin/limits/acme", `{}`), 404, CodeNotFound)
 	f = newFixture(t, func(c *Config) { c.Limits = &fakeLimits{} })
-	if got := want[map[string]int](t, f.do("PUT", "/api/v1/admin/limits/acme", `{"maxSeries":7}`), 200); got["maxSeries"] != 7 {
+	if got := want[map[string]int](t, f.do("PUT", "/api/v1/admin/limits/acme", `{"maxActiveSeries":7}`), 200); got["maxActiveSeries"] != 7 {
 		t.Errorf("%v", got)
 	}
-	if got := want[map[string]int](t, f.do("GET", "/api/v1/admin/limits/acme", ""), 200); got["maxSeries"] != 7 {
+	if got := want[map[string]int](t, f.do("GET", "/api/v1/admin/limits/acme", ""), 200); got["maxActiveSeries"] != 7 {
 		t.Errorf("%v", got)
 	}
 	wantError(t, f.do("PUT", "/api/v1/admin/limits/acme", `{"x":1}`), 400, CodeInvalidQuery)

@@ -68,7 +68,11 @@ func (a *API) admit(ctx context.Context, t storage.Tenant, p *plan) (release fun
 // known of the series.
 func (p *plan) memory(est *storage.Estimate) int64 {
 	if p.kind == QueryRange {
-		return int64(p.limit) * pointBytes
+		points := int64(p.limit)
+		if est != nil {
+			points = min(points, int64(est.Samples))
+		}
+		return max(points*pointBytes, 1)
 	}
 	groups := int64(p.lim.MaxEvaluated)
 	if len(p.groupBy) == 0 {

@@ -76,6 +76,7 @@ func TestMemoryOfAPlan(t *testing.T) {
 		want int64
 	}{
 		{`{"queryType":"range","metricName":"m","timeRange":{"relative":"1h"},"limit":10}`, nil, 10 * pointBytes},
+		{`{"queryType":"range","metricName":"m","timeRange":{"relative":"1h"},"limit":10}`, &storage.Estimate{Samples: 3}, 3 * pointBytes},
 		{queryWith(), nil, 2 * cellBytes},
 		{queryWith("groupBy", `["a"]`), nil, 20_000_000 * cellBytes},
 		{queryWith("groupBy", `["a"]`), &storage.Estimate{Series: 7}, 7 * 2 * cellBytes},

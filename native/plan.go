@@ -52,8 +52,15 @@ type ordering struct {
 	desc bool
 }
 
-// maxAggregations bounds the aggregations of one query.
-const maxAggregations = 16
+const (
+	// maxAggregations bounds the aggregations of one query.
+	maxAggregations = 16
+	// defaultRangePoints is how many raw points a query without limit returns.
+	defaultRangePoints = 10_000
+	// maxBuckets bounds the buckets of a query whatever the tenant's limits are: the
+	// list of their edges is made before memory can be reserved.
+	maxBuckets = 1_000_000
+)
 
 // newPlan checks q and resolves its times against now.
 func newPlan(q *QueryRequest, lim QueryLimits, now time.Time) (*plan, error) {
@@ -215,7 +222,7 @@ func (p *plan) setInterval(q *QueryRequest) error {
 		return err
 	}
 	p.interval = &iv
-	p.labels, p.edges, err = iv.buckets(p.start, p.end, p.lim.MaxPoints)
+	p.labels, p.edges, err = iv.buckets(p.start, p.end, min(p.lim.MaxPoints, maxBuckets))
 	return err
 }
 
@@ -266,7 +273,7 @@ func (p *plan) setLimit(q *QueryRequest) error {
 	case p.kind == QueryRange && q.Limit > p.lim.MaxPoints:
 		return overLimit("maxPoints", p.lim.MaxPoints, q.Limit, "limit %d is more than the %d points that a query may return", q.Limit, p.lim.MaxPoints)
 	case p.kind == QueryRange && q.Limit == 0:
-		p.limit = p.lim.MaxPoints
+		p.limit = min(defaultRangePoints, p.lim.MaxPoints)
 	}
 	return nil
 }

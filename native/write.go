@@ -223,7 +223,7 @@ func limitOfCode(c Code) (limit, setting string) {
 	case CodeDimensionLimit:
 		return "max-dimensions", "limits.maxDimensions"
 	case CodeCardinality:
-		return "max-active-series", "limits.maxSeries"
+		return "max-active-series", "limits.maxActiveSeries"
 	}
 	return "", ""
 }
