@@ -57,15 +57,20 @@ func moduleVersion() string {
 //	              |
 //	 run group: listener, signals, reload, store
 func run(ctx context.Context, args, env []string) error {
+	root := rootCommand(env)
+	root.SetArgs(args)
+	return root.ExecuteContext(ctx)
+}
+
+func rootCommand(env []string) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "luminate",
 		Short:         "A multi-tenant metrics store for high-cardinality data",
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(serveCommand(env), versionCommand(), checkConfigCommand(env))
-	root.SetArgs(args)
-	return root.ExecuteContext(ctx)
+	root.AddCommand(serveCommand(env), versionCommand(), checkConfigCommand(env), backupCommand(env), restoreCommand(env))
+	return root
 }
 
 func versionCommand() *cobra.Command {

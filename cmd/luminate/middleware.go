@@ -161,10 +161,18 @@ func limitBody(maxBytes int64) middleware {
 	}
 }
 
+// unboundedPath is the one route that may take as long as it needs: the archive
+// of a backup.
+const unboundedPath = "/api/v1/admin/backup"
+
 // deadline bounds every request's time.
 func deadline(d time.Duration) middleware {
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == unboundedPath {
+				next.ServeHTTP(w, r)
+				return
+			}
 			ctx, cancel := context.WithTimeout(r.Context(), d)
 			defer cancel()
 			next.ServeHTTP(w, r.WithContext(ctx))

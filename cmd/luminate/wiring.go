@@ -29,16 +29,12 @@ func openStore(_ context.Context, cfg *Config, log *slog.Logger, reg prometheus.
 }
 
 func openBadger(cfg *Config, log *slog.Logger, reg prometheus.Registerer) (storage.Store, func() error, error) {
-	b := cfg.Storage.Badger
-	c := badger.DefaultConfig()
-	c.Dir, c.WALSync, c.RetentionDays = b.Dir, b.WALSync, b.RetentionDays
-	c.MaxBytes, c.MinFreeBytes, c.HeadMaxBytes = b.MaxBytes, b.MinFreeBytes, b.HeadMaxBytes
-	c.SnapshotInterval, c.FutureLimit = b.SnapshotInterval, b.FutureLimit
-	db, err := badger.Open(c, log.With("backend", "badger"), reg)
+	dir := cfg.Storage.Badger.Dir
+	db, err := badger.Open(badgerConfig(cfg), log, reg)
 	if err != nil {
-		return nil, nil, fmt.Errorf("open storage in %s: %w", b.Dir, err)
+		return nil, nil, fmt.Errorf("open storage in %s: %w", dir, err)
 	}
-	unclean, done, err := markRunning(b.Dir)
+	unclean, done, err := markRunning(dir)
 	if err != nil {
 		_ = db.Close()
 		return nil, nil, err
@@ -48,6 +44,14 @@ func openBadger(cfg *Config, log *slog.Logger, reg prometheus.Registerer) (stora
 	}
 	registerUnclean(reg, unclean)
 	return db, done, nil
+}
+
+func badgerConfig(cfg *Config) badger.Config {
+	b, c := cfg.Storage.Badger, badger.DefaultConfig()
+	c.Dir, c.WALSync, c.RetentionDays = b.Dir, b.WALSync, b.RetentionDays
+	c.MaxBytes, c.MinFreeBytes, c.HeadMaxBytes = b.MaxBytes, b.MinFreeBytes, b.HeadMaxBytes
+	c.SnapshotInterval, c.FutureLimit = b.SnapshotInterval, b.FutureLimit
+	return c
 }
 
 func nativeConfig(cfg *Config, l *tenancy.Limiter) native.Config {
