@@ -39,6 +39,10 @@ func newApp(ctx context.Context, cfg *Config, log *slog.Logger, reg *prometheus.
 	if cfg.Metrics.SelfScrape {
 		a.tasks = append(a.tasks, selfScrape(cfg, store, reg, log))
 	}
+	if cfg.Metrics.CensusInterval > 0 {
+		c := newCensus(reg)
+		a.tasks = append(a.tasks, func(ctx context.Context) { c.run(ctx, store, cfg.Metrics.CensusInterval, log) })
+	}
 	registerHealth(reg, cfg, p)
 	if err := a.build(cfg, g, log, reg, p); err != nil {
 		_ = store.Close()

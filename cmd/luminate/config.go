@@ -141,6 +141,7 @@ type MetricsConfig struct {
 	SelfScrape         bool          `koanf:"selfScrape" doc:"Store Luminate's own metrics in itself."`
 	SelfScrapeTenant   string        `koanf:"selfScrapeTenant" doc:"Tenant that they are stored under."`
 	SelfScrapeInterval time.Duration `koanf:"selfScrapeInterval" doc:"Time between two scrapes of itself."`
+	CensusInterval     time.Duration `koanf:"censusInterval" doc:"Time between two counts of tenants and series, for the metrics that tell the largest; 0 counts never."`
 }
 
 // LogConfig sets logging.
@@ -174,7 +175,7 @@ func DefaultConfig() Config {
 		},
 		Write:   WriteConfig{MaxDecodedBytes: 32 << 20},
 		OTLP:    OTLPConfig{TranslationStrategy: "UnderscoreEscapingWithSuffixes"},
-		Metrics: MetricsConfig{SelfScrapeTenant: "luminate", SelfScrapeInterval: 15 * time.Second},
+		Metrics: MetricsConfig{SelfScrapeTenant: "luminate", SelfScrapeInterval: 15 * time.Second, CensusInterval: 5 * time.Minute},
 		Log:     LogConfig{Level: "info", Format: "auto"},
 	}
 }
@@ -218,10 +219,14 @@ func (c *Config) Validate() error {
 		"query.maxConcurrent": int64(c.Query.MaxConcurrent), "query.maxSamples": int64(c.Query.MaxSamples),
 		"query.lookback": int64(c.Query.Lookback), "write.maxDecodedBytes": c.Write.MaxDecodedBytes,
 		"limits.processes": int64(c.Limits.Processes), "limits.reload": int64(c.Limits.Reload),
+		"metrics.selfScrapeInterval": int64(c.Metrics.SelfScrapeInterval),
 	} {
 		if v <= 0 {
 			bad(key, "must be positive, it is %d", v)
 		}
+	}
+	if c.Metrics.CensusInterval < 0 {
+		bad("metrics.censusInterval", "must not be negative, it is %s", c.Metrics.CensusInterval)
 	}
 	if err := c.validateListen(); err != nil {
 		errs = append(errs, err)
