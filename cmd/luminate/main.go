@@ -69,7 +69,7 @@ func rootCommand(env []string) *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(serveCommand(env), versionCommand(), checkConfigCommand(env), backupCommand(env), restoreCommand(env))
+	root.AddCommand(serveCommand(env), versionCommand(), checkConfigCommand(env), backupCommand(env), restoreCommand(env), tokenCommand(env))
 	return root
 }
 
