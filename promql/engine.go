@@ -174,9 +174,6 @@ func (q *plannedQuery) Exec(ctx context.Context) *promengine.Result {
 	q.mu.Unlock()
 	res := planned.Exec(ctx)
 	q.run.count(planned.Stats().Samples)
-	if len(q.run.annotations) > 0 {
-		res.Warnings.Merge(q.run.annotations)
-	}
 	return res
 }
 

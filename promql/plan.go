@@ -23,12 +23,11 @@ const syntheticPrefix = "\xffgrid-"
 
 // planRun is the plan of one query and, once it ran, its results.
 type planRun struct {
-	queryable   *Queryable
-	expr        parser.Expr // the tree, rewritten where parts were pushed
-	parts       []*part
-	synthetic   map[string][]series // by the selector's metric name
-	annotations annotations.Annotations
-	memory      reservation // released when the query is closed
+	queryable *Queryable
+	expr      parser.Expr // the tree, rewritten where parts were pushed
+	parts     []*part
+	synthetic map[string]synthetic // by the selector's metric name
+	memory    reservation          // released when the query is closed
 
 	mu         sync.Mutex // guards selections
 	selections []selectionCost
@@ -47,7 +46,7 @@ func (r *planRun) pushed() bool {
 // evaluate asks the store for every grid that is worth it and rewrites the tree. A
 // grid that the store cannot do, or only beyond its bounds, is left to the engine.
 func (r *planRun) evaluate(ctx context.Context, e *Engine) error {
-	r.synthetic = map[string][]series{}
+	r.synthetic = map[string]synthetic{}
 	for _, p := range r.grids() {
 		begin := time.Now()
 		err := r.evaluatePart(ctx, p, e)
@@ -92,27 +91,33 @@ func (r *planRun) evaluatePart(ctx context.Context, p *part, e *Engine) error {
 	p.cost.Series, p.cost.Samples, p.cost.Bytes = res.Series, res.Samples, res.Bytes
 	p.cost.Groups, p.cost.Queries = len(res.Groups), res.Queries
 	name := fmt.Sprintf("%s%d", syntheticPrefix, len(r.synthetic))
-	r.synthetic[name] = syntheticSeries(p, steps)
+	r.synthetic[name] = synthetic{syntheticSeries(p, steps), p.annotations()}
 	p.replace(syntheticSelector(name, p.at))
-	r.annotate(p)
 	e.observe("pushed")
 	return nil
 }
 
-// annotate adds what the engine would say about the part that was replaced: that
+// synthetic is what a synthetic selector selects. Its annotations reach the engine
+// as warnings of the storage, so they are merged in the order of evaluation.
+type synthetic struct {
+	series      []series
+	annotations annotations.Annotations
+}
+
+// annotations are what the engine would say about the part that was replaced: that
 // rate and increase may be given no counter, once any series has a result.
-func (r *planRun) annotate(p *part) {
+func (p *part) annotations() annotations.Annotations {
 	if f := p.grid.Func; f != storage.FuncRate && f != storage.FuncIncrease || len(p.result.Groups) == 0 {
-		return
+		return nil
 	}
 	metric, _ := storage.MetricOf(p.grid.Matchers)
 	for _, suffix := range []string{"_total", "_sum", "_count", "_bucket"} {
 		if strings.HasSuffix(metric, suffix) {
-			return
+			return nil
 		}
 	}
 	arg := unwrap(p.call.Args[0])
-	r.annotations.Add(annotations.NewPossibleNonCounterInfo(metric, arg.PositionRange()))
+	return annotations.New().Add(annotations.NewPossibleNonCounterInfo(metric, arg.PositionRange()))
 }
 
 // count adds what the store read for pushed parts to the query's statistics.
@@ -165,5 +170,5 @@ func syntheticSet(ctx context.Context, ms []*labels.Matcher) (promstorage.Series
 		return nil, false
 	}
 	found, ok := run.synthetic[ms[0].Value]
-	return &seriesSet{series: found}, ok
+	return &seriesSet{series: found.series, warnings: found.annotations}, ok
 }

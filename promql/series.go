@@ -20,6 +20,8 @@ type seriesSet struct {
 	series []series
 	at     int // index after the current series
 	err    error
+
+	warnings annotations.Annotations
 }
 
 // Next implements promstorage.SeriesSet.
@@ -42,7 +44,7 @@ func (s *seriesSet) At() promstorage.Series { return &s.series[s.at-1] }
 func (s *seriesSet) Err() error { return s.err }
 
 // Warnings implements promstorage.SeriesSet.
-func (s *seriesSet) Warnings() annotations.Annotations { return nil }
+func (s *seriesSet) Warnings() annotations.Annotations { return s.warnings }
 
 // series is a storage.Series as the engine sees it.
 type series struct {
