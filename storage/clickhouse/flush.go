@@ -108,8 +108,8 @@ func repeat(v uint16, n int) []uint16 {
 	return out
 }
 
-// storeSeries stores the rows of the series that are new on the block's day. It needs
-// no token: a repeated row replaces itself.
+// storeSeries stores the rows of the series that are new on the block's day. Each
+// try has a token of its own: a repeated row replaces itself.
 func (s *Store) storeSeries(ctx context.Context, sh *shard, b *block) error {
 	n := len(b.series)
 	tenants, metrics := make([]string, n), make([]string, n)
@@ -119,7 +119,7 @@ func (s *Store) storeSeries(ctx context.Context, sh *shard, b *block) error {
 		tenants[i], metrics[i], locs[i], ids[i] = x.tenant, x.metric, x.loc, x.id
 		days[i], names[i], kv[i] = int32(b.day), x.names, x.kv
 	}
-	err := s.insert(ctx, sh, render("write/insert_series", nil), "", tenants, metrics, locs, ids, days, names, kv, repeat(b.class, n))
+	err := s.insert(ctx, sh, render("write/insert_series", nil), newToken(), tenants, metrics, locs, ids, days, names, kv, repeat(b.class, n))
 	if err == nil {
 		s.metrics.rows.WithLabelValues("series").Add(float64(n))
 	}

@@ -175,13 +175,12 @@ func (s *Store) readSettings(ctx context.Context) clickhouse.Settings {
 
 // insertSettings are those of an INSERT. Asynchronous inserts are the server's
 // default in newer versions and would answer for data that a crash still loses.
-// Without a token nothing is deduplicated: the hash of the content would swallow a
-// series row that is stored again after a delete.
+// There is always a token: without one the hash of the content decides, and that
+// swallows a series row which is stored again after a delete.
 func insertSettings(token string) clickhouse.Settings {
-	set := clickhouse.Settings{"async_insert": 0, "max_partitions_per_insert_block": 0, "insert_deduplicate": 0}
-	if token != "" {
-		set["insert_deduplicate"] = 1
-		set["insert_deduplication_token"] = token
+	set := clickhouse.Settings{
+		"async_insert": 0, "max_partitions_per_insert_block": 0,
+		"insert_deduplicate": 1, "insert_deduplication_token": token,
 	}
 	return set
 }

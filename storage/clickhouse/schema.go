@@ -183,7 +183,7 @@ func (s *Store) schemaApply(ctx context.Context) error {
 			if version == "" {
 				keys, values = append(keys, "locality_label"), append(values, s.cfg.LocalityLabel)
 			}
-			if err := s.insert(ctx, sh, render("write/insert_meta", nil), "", keys, values); err != nil {
+			if err := s.insert(ctx, sh, render("write/insert_meta", nil), newToken(), keys, values); err != nil {
 				return translate(ctx, "schema", err)
 			}
 		}
