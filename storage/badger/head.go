@@ -42,8 +42,10 @@ type group struct {
 	flushed uint64 // records up to this LSN are in blocks
 	epoch   uint64 // partition's epoch at the last release
 	// inBlocks tells that blocks may hold samples of the group; none after blocksMax.
-	inBlocks  bool
-	blocksMax int64
+	// After a start blocksMax is a guess, the end of the day, until a read knows better.
+	inBlocks      bool
+	blocksGuessed bool
+	blocksMax     int64
 }
 
 // blocksReach tells whether a block of the group may hold a sample at or after mint,

@@ -62,6 +62,8 @@ type scan struct {
 	its   [2]*badgerdb.Iterator // float and histogram blocks
 	epoch uint64                // of the partition, before txn was opened
 
+	guessed bool // when the blocks of the group that is read end
+
 	pieces []*piece
 	used   int
 	hists  []histogramPiece
@@ -192,6 +194,7 @@ func (s *scan) readHead(n uint32, want uint64, mint int64) (stale, blocks bool) 
 	h.mu.RLock()
 	defer h.mu.RUnlock()
 	g := s.p.group(n)
+	s.guessed = false
 	if g == nil {
 		return s.p.epoch > s.epoch, true
 	}
@@ -199,6 +202,7 @@ func (s *scan) readHead(n uint32, want uint64, mint int64) (stale, blocks bool) 
 	if f := g.frozen; f != nil {
 		s.readOpen(f.lsn, want, f.streams, f.sts, f.late, f.hists)
 	}
+	s.guessed = g.blocksGuessed
 	return g.epoch > s.epoch, g.blocksReach(mint)
 }
 
@@ -267,6 +271,7 @@ func loadLate(cols *block.Columns, late []lateSample) {
 
 // readBlocks decodes the blocks that overlap [mint, maxt].
 func (s *scan) readBlocks(n uint32, want uint64, mint, maxt int64) error {
+	last, complete := int64(math.MinInt64), true
 	for i, row := range [...]byte{rowFloats, rowHists} {
 		it := s.its[i]
 		prefix := s.p.groupKey(row, n)
@@ -282,9 +287,12 @@ func (s *scan) readBlocks(n uint32, want uint64, mint, maxt int64) error {
 			}
 			from := s.p.mint() + int64(k.t0)
 			if from > maxt {
+				complete = false
 				break // keys are in order of their first time
 			}
-			if s.p.mint()+int64(k.t1) < mint {
+			to := s.p.mint() + int64(k.t1)
+			last = max(last, to)
+			if to < mint {
 				continue
 			}
 			err = item.Value(func(b []byte) error {
@@ -299,7 +307,20 @@ func (s *scan) readBlocks(n uint32, want uint64, mint, maxt int64) error {
 			}
 		}
 	}
+	if complete && s.guessed {
+		s.learn(n, last)
+	}
 	return nil
+}
+
+// learn notes up to when the blocks of a group reach, unless more were written since.
+func (s *scan) learn(n uint32, last int64) {
+	h := &s.db.head
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if g := s.p.group(n); g != nil && g.blocksGuessed && g.epoch <= s.epoch {
+		g.blocksGuessed, g.blocksMax = false, last
+	}
 }
 
 // damaged reports a value that cannot be read: a query that meets it fails, since a

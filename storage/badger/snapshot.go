@@ -220,7 +220,7 @@ func (db *DB) restoreGroup(p *partition, n uint32, g *group) bool {
 		h.dropFrozen(f)
 		g.frozen = nil
 	}
-	g.inBlocks, g.blocksMax = old.inBlocks, old.blocksMax
+	g.inBlocks, g.blocksGuessed, g.blocksMax = old.inBlocks, old.blocksGuessed, old.blocksMax
 	p.groups[n] = g
 	if g.frozen != nil {
 		g.queued = true
