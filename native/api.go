@@ -2,12 +2,15 @@ package native
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"sync"
 	"time"
 
 	"github.com/gorilla/mux"
+	"github.com/klauspost/compress/gzhttp"
+	"github.com/klauspost/compress/gzip"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/luminate/luminate/storage"
@@ -25,7 +28,12 @@ type API struct {
 	clock    func() time.Time
 	writers  sync.Pool // of *writer
 	memory   memoryBudget
+	// compressed answers queries, with gzip or zstd where the client takes it.
+	compressed http.Handler
 }
+
+// minCompressed is the answer size from which compression pays.
+const minCompressed = 1024
 
 // New returns an API over store. Handlers take the tenant from the request's
 // context (package tenancy) and pass that context to the store.
@@ -42,6 +50,11 @@ func New(store storage.Store, cfg Config, log *slog.Logger, reg prometheus.Regis
 		memory:  newMemoryBudget(cfg.QueryMemoryBytes),
 		writers: sync.Pool{New: func() any { return new(writer) }},
 	}
+	compress, err := gzhttp.NewWrapper(gzhttp.MinSize(minCompressed), gzhttp.CompressionLevel(gzip.BestSpeed))
+	if err != nil {
+		return nil, fmt.Errorf("native: build the compressing handler: %w", err)
+	}
+	a.compressed = compress(http.HandlerFunc(a.queryHandler))
 	if a.refusals == nil {
 		a.refusals = NewRefusals()
 	}

@@ -18,7 +18,7 @@ import (
 )
 
 // openBadger returns a database whose clock stands at testNow.
-func openBadger(t *testing.T) storage.Store {
+func openBadger(t testing.TB) storage.Store {
 	t.Helper()
 	cfg := badger.DefaultConfig()
 	cfg.Dir = t.TempDir()

@@ -46,7 +46,8 @@
 // window, and of one event that a counter shows gives back a fraction.
 //
 // A percentile is over all samples of the group's bucket, with linear
-// interpolation; an integral is the area under each series (value × seconds, by
+// interpolation: exact on the embedded backend, on ClickHouse exact up to a million
+// samples a group and within 1 % of the rank beyond. An integral is the area under each series (value × seconds, by
 // trapezoids), summed over the group.
 //
 // # Invariants

@@ -13,7 +13,10 @@ import (
 )
 
 // ServeQuery answers POST /api/v1/query with a JSON body.
-func (a *API) ServeQuery(w http.ResponseWriter, r *http.Request) {
+func (a *API) ServeQuery(w http.ResponseWriter, r *http.Request) { a.compressed.ServeHTTP(w, r) }
+
+// queryHandler is ServeQuery before compression.
+func (a *API) queryHandler(w http.ResponseWriter, r *http.Request) {
 	if err := a.query(w, r); err != nil {
 		a.fail(w, r, err, surfaceQuery)
 	}

@@ -1,6 +1,8 @@
 package native
 
 import (
+	"compress/gzip"
+	"encoding/json"
 	"math"
 	"strings"
 	"testing"
@@ -209,6 +211,30 @@ func TestFilters(t *testing.T) {
 		if n != count {
 			t.Errorf("%s: %v samples, want %v", filter, n, count)
 		}
+	}
+}
+
+func TestLargeAnswersAreCompressed(t *testing.T) {
+	f := newFixture(t)
+	f.fill(func(b *storage.Batch) {
+		var ss []storage.Sample
+		for i := range 500 {
+			ss = append(ss, storage.Sample{T: day + int64(i), V: 1})
+		}
+		b.Add(storage.LabelsFromStrings("__name__", "m"), ss...)
+	})
+	body := `{"queryType":"range","metricName":"m",` + span10m + `}`
+	w := f.do("POST", "/api/v1/query", body, "Content-Type", "application/json", "Accept-Encoding", "gzip")
+	if w.Code != 200 || w.Header().Get("Content-Encoding") != "gzip" {
+		t.Fatalf("%d, headers %v", w.Code, w.Header())
+	}
+	z, err := gzip.NewReader(w.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got QueryResponse[RawPoint]
+	if err := json.NewDecoder(z).Decode(&got); err != nil || len(got.Results) != 500 {
+		t.Errorf("%v, %d points", err, len(got.Results))
 	}
 }
 
