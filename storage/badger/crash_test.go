@@ -284,7 +284,7 @@ func TestCrash(t *testing.T) {
 			dir := t.TempDir()
 			l := &ledger{base: time.Now().Add(-20 * 24 * time.Hour).UnixMilli()}
 			for i := range rounds / 2 {
-				l.runChild(t, dir, sync, time.Duration(20+rng.IntN(200))*time.Millisecond)
+				l.runChild(t, dir, sync, time.Duration(10+rng.IntN(120))*time.Millisecond)
 				if i%4 == 3 || i == rounds/2-1 {
 					l.verify(t, dir)
 				}

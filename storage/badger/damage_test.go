@@ -3,6 +3,7 @@ package badger
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -119,19 +120,41 @@ func TestDamageIsNeverSilent(t *testing.T) {
 	}
 }
 
+// damage cuts a file, or flips one bit of the bytes that are in use: Badger maps
+// files larger than they are.
 func damage(t *testing.T, rng *rand.Rand, path string, cut bool) {
 	t.Helper()
-	b, err := os.ReadFile(path)
-	if err != nil || len(b) == 0 {
-		t.Fatalf("read %s: %d bytes, %v", path, len(b), err)
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
 	}
+	used := min(info.Size(), allocated(info))
+	if used == 0 {
+		t.Fatalf("%s is empty", path)
+	}
+	at := rng.Int64N(used)
 	if cut {
-		b = b[:rng.IntN(len(b))]
-	} else {
-		used := len(bytes.TrimRight(b, "\x00")) // Badger maps files larger than they are
-		b[rng.IntN(used)] ^= 1 << rng.IntN(8)
+		if err := os.Truncate(path, at); err != nil {
+			t.Fatal(err)
+		}
+		return
 	}
-	if err := os.WriteFile(path, b, 0o600); err != nil {
+	flipBit(t, path, at, rng.IntN(8))
+}
+
+func flipBit(t *testing.T, path string, at int64, bit int) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b [1]byte
+	_, err = f.ReadAt(b[:], at)
+	b[0] ^= 1 << bit
+	if err == nil {
+		_, err = f.WriteAt(b[:], at)
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -141,14 +164,11 @@ func damage(t *testing.T, rng *rand.Rand, path string, cut bool) {
 func TestDamagedLogKeepsTheRest(t *testing.T) {
 	cfg, want := crashedStore(t)
 	path := onlyFile(t, filepath.Join(cfg.Dir, walDir), "*.wal")
-	b, err := os.ReadFile(path)
+	info, err := os.Stat(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	b[len(b)/2] ^= 0x10
-	if err := os.WriteFile(path, b, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	flipBit(t, path, info.Size()/2, 4)
 	rep, got, err := openDamaged(t, cfg)
 	if err != nil || rep.LostRecords == 0 || len(rep.DamagedFiles) == 0 {
 		t.Fatalf("report %+v, error %v; want a lost record and the name of the damaged file", rep, err)
@@ -252,14 +272,11 @@ func TestBackupOfDamagedTablesFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	path := onlyFile(t, filepath.Join(cfg.Dir, kvDir), "*.sst")
-	b, err := os.ReadFile(path)
+	info, err := os.Stat(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	b[len(b)/3] ^= 4
-	if err := os.WriteFile(path, b, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	flipBit(t, path, info.Size()/3, 2)
 	db, err = Open(cfg, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	if err != nil {
 		return // refused at once: also not silent

@@ -219,6 +219,11 @@ func (db *DB) loadPartition(p *partition) error {
 	p.groups = groups
 	p.applied = max(p.applied, db.applied.Load())
 	p.epoch++
+	for _, g := range groups {
+		if g != nil { // what left the head before is in blocks that an older transaction may not see
+			g.epoch = p.epoch
+		}
+	}
 	db.head.mu.Unlock()
 	db.openParts.Add(1)
 	db.openSeries.Add(int64(idx.SeriesCount()))
@@ -309,7 +314,7 @@ func (db *DB) readGroups(p *partition, idx *index.Mem) ([]*group, error) {
 	}
 	for _, g := range groups {
 		if g != nil && (damaged || g.flushed > 0) {
-			g.inBlocks, g.blocksMax = true, p.maxt()
+			g.inBlocks, g.blocksGuessed, g.blocksMax = true, true, p.maxt()
 		}
 	}
 	return groups, nil
@@ -323,34 +328,18 @@ func (db *DB) persistSeries(p *partition) error {
 	defer p.persist.Unlock()
 	p.mu.RLock()
 	n := len(p.unpersisted)
-	if n == 0 || p.idx == nil {
-		p.mu.RUnlock()
+	ids := p.unpersisted[:n:n]
+	p.mu.RUnlock()
+	if n == 0 {
 		return nil
 	}
-	ids := p.unpersisted[:n:n]
 	var rows [][]byte
-	var enc wal.SeriesEncoder
-	var labels []byte
-	var err error
-	enc.Reset(p.tenant.id, p.day)
-	for i, id := range ids {
-		if labels, err = p.idx.AppendLabels(labels[:0], id); err != nil {
-			break
+	for rest := ids; len(rest) > 0; {
+		row, used, err := p.encodeSeries(rest)
+		if err != nil {
+			return fmt.Errorf("encode series: %w", err)
 		}
-		enc.Add(id, labels)
-		if enc.Size() < maxSeriesRowBytes && i+1 < n {
-			continue
-		}
-		var row []byte
-		if row, err = enc.AppendTo(nil); err != nil {
-			break
-		}
-		rows = append(rows, row)
-		enc.Reset(p.tenant.id, p.day)
-	}
-	p.mu.RUnlock()
-	if err != nil {
-		return fmt.Errorf("encode series: %w", err)
+		rows, rest = append(rows, row), rest[used:]
 	}
 	if err := db.writeSeriesRows(p, rows); err != nil {
 		return err
@@ -359,6 +348,30 @@ func (db *DB) persistSeries(p *partition) error {
 	p.unpersisted = append([]uint32(nil), p.unpersisted[n:]...)
 	p.mu.Unlock()
 	return nil
+}
+
+// encodeSeries makes one row of the first ids, and tells how many. The index is held
+// no longer than that, for the committer waits for it.
+func (p *partition) encodeSeries(ids []uint32) (row []byte, used int, err error) {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	if p.idx == nil {
+		return nil, 0, errors.New("the day was closed")
+	}
+	var enc wal.SeriesEncoder
+	var labels []byte
+	enc.Reset(p.tenant.id, p.day)
+	for _, id := range ids {
+		if labels, err = p.idx.AppendLabels(labels[:0], id); err != nil {
+			return nil, 0, err
+		}
+		enc.Add(id, labels)
+		if used++; enc.Size() >= maxSeriesRowBytes {
+			break
+		}
+	}
+	row, err = enc.AppendTo(nil)
+	return row, used, err
 }
 
 // maxSeriesRowBytes bounds a row before compression, far below the largest value

@@ -6,6 +6,7 @@ import (
 	"iter"
 	"math/bits"
 	"slices"
+	"strings"
 
 	"github.com/RoaringBitmap/roaring/v2"
 
@@ -101,10 +102,13 @@ func (db *DB) Select(ctx context.Context, t storage.Tenant, s storage.Selection)
 			return
 		}
 		x := db.newSelection(tn, s)
-		if s.Unsorted && len(x.parts) <= 1 {
-			err = x.stream(ctx, yield)
-		} else {
+		switch {
+		case !s.Unsorted:
 			err = x.sorted(ctx, yield)
+		case len(x.parts) <= 1:
+			err = x.stream(ctx, yield)
+		default:
+			err = x.byMetric(ctx, yield)
 		}
 		if err != nil && !errors.Is(err, errStop) {
 			yield(storage.Series{}, internal("select", err))
@@ -118,7 +122,11 @@ var errStop = errors.New("stop")
 // stream yields series group by group as they are read, from one partition.
 func (x *selection) stream(ctx context.Context, yield func(storage.Series, error) bool) error {
 	for _, p := range x.parts {
-		err := x.scan(ctx, p, func(ss []storage.Series) error {
+		ids, err := x.db.selectIDs(ctx, p, x.s.Matchers)
+		if err != nil {
+			return err
+		}
+		err = x.scan(ctx, p, ids, func(ss []storage.Series) error {
 			for _, s := range ss {
 				if x.s.Limit > 0 && x.series >= x.s.Limit {
 					return errStop
@@ -157,19 +165,114 @@ func (x *selection) add(s storage.Series, isNew bool) error {
 }
 
 // sorted reads everything, joins the days of each series and yields in order of
-// labels. With a Limit, only the first series by labels are read at all.
+// labels.
 func (x *selection) sorted(ctx context.Context, yield func(storage.Series, error) bool) error {
-	var all []storage.Series
-	var at map[string]int
-	if len(x.parts) > 1 {
-		at = map[string]int{}
+	ids := make([]*roaring.Bitmap, len(x.parts))
+	for i, p := range x.parts {
+		var err error
+		if ids[i], err = x.db.selectIDs(ctx, p, x.s.Matchers); err != nil {
+			return err
+		}
 	}
-	unlimited := x.s
+	limits := x.s
 	if x.s.Limit > 0 { // the limits count what is yielded
 		x.s.MaxSeries, x.s.MaxSamples = 0, 0
 	}
-	for _, p := range x.parts {
-		err := x.scan(ctx, p, func(ss []storage.Series) error {
+	all, err := x.join(ctx, ids)
+	if err != nil {
+		return err
+	}
+	x.s = limits
+	slices.SortFunc(all, func(a, b storage.Series) int { return storage.CompareLabels(a.Labels, b.Labels) })
+	if x.s.Limit > 0 && len(all) > x.s.Limit {
+		all = all[:x.s.Limit]
+	}
+	return yieldAll(ctx, all, yield)
+}
+
+func yieldAll(ctx context.Context, all []storage.Series, yield func(storage.Series, error) bool) error {
+	for i, s := range all {
+		if i%1024 == 0 {
+			if err := storage.ContextError(ctx, "select"); err != nil {
+				return err
+			}
+		}
+		if !yield(s, nil) {
+			return errStop
+		}
+	}
+	return nil
+}
+
+// byMetric reads several days metric by metric, so that no more than one metric's
+// series are held at a time.
+func (x *selection) byMetric(ctx context.Context, yield func(storage.Series, error) bool) error {
+	metrics := map[string][]*roaring.Bitmap{} // ids for each of x.parts
+	for i, p := range x.parts {
+		ids, err := x.db.selectIDs(ctx, p, x.s.Matchers)
+		if err != nil {
+			return err
+		}
+		err = x.db.withIndex(ctx, p, func(r index.Reader) error {
+			return forEachGroup(ids, func(n uint32, want uint64) error {
+				name, err := r.MetricName(n)
+				if err != nil {
+					return err
+				}
+				of := metrics[name]
+				if of == nil {
+					of = make([]*roaring.Bitmap, len(x.parts))
+					metrics[strings.Clone(name)] = of
+				}
+				if of[i] == nil {
+					of[i] = roaring.New()
+				}
+				for m := want; m != 0; m &= m - 1 {
+					of[i].Add(n*block.GroupSize + uint32(bits.TrailingZeros64(m)))
+				}
+				return nil
+			})
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if x.s.Limit > 0 { // the limits count what is yielded
+		x.s.MaxSeries, x.s.MaxSamples = 0, 0
+	}
+	yielded := 0
+	for _, ids := range metrics {
+		all, err := x.join(ctx, ids)
+		if err != nil {
+			return err
+		}
+		if x.s.Limit > 0 && yielded+len(all) > x.s.Limit {
+			all = all[:x.s.Limit-yielded]
+		}
+		yielded += len(all)
+		if err := yieldAll(ctx, all, yield); err != nil {
+			return err
+		}
+		if x.s.Limit > 0 && yielded == x.s.Limit {
+			return nil
+		}
+	}
+	return nil
+}
+
+// join reads the series of ids, which has a set for each of x.parts, and joins the
+// days of each series.
+func (x *selection) join(ctx context.Context, ids []*roaring.Bitmap) ([]storage.Series, error) {
+	var all []storage.Series
+	var at map[string]int
+	if len(ids) > 1 {
+		at = map[string]int{}
+	}
+	for i, p := range x.parts {
+		if ids[i] == nil {
+			continue
+		}
+		err := x.scan(ctx, p, ids[i], func(ss []storage.Series) error {
 			for _, s := range ss {
 				i, known := at[string(s.Labels)]
 				if err := x.add(s, !known); err != nil {
@@ -187,25 +290,10 @@ func (x *selection) sorted(ctx context.Context, yield func(storage.Series, error
 			return nil
 		})
 		if err != nil {
-			return err
+			return nil, err
 		}
 	}
-	x.s = unlimited
-	slices.SortFunc(all, func(a, b storage.Series) int { return storage.CompareLabels(a.Labels, b.Labels) })
-	if x.s.Limit > 0 && len(all) > x.s.Limit {
-		all = all[:x.s.Limit]
-	}
-	for i, s := range all {
-		if i%1024 == 0 {
-			if err := storage.ContextError(ctx, "select"); err != nil {
-				return err
-			}
-		}
-		if !yield(s, nil) {
-			return errStop
-		}
-	}
-	return nil
+	return all, nil
 }
 
 // joinDays appends the samples of a later day.
@@ -224,12 +312,8 @@ func joinDays(a, b storage.Series) storage.Series {
 	return a
 }
 
-// scan reads the matching series of one partition, a group at a time.
-func (x *selection) scan(ctx context.Context, p *partition, fn func([]storage.Series) error) error {
-	ids, err := x.db.selectIDs(ctx, p, x.s.Matchers)
-	if err != nil {
-		return err
-	}
+// scan reads series of one partition, a group at a time.
+func (x *selection) scan(ctx context.Context, p *partition, ids *roaring.Bitmap, fn func([]storage.Series) error) error {
 	s := x.db.newScan(p)
 	defer s.close()
 	return forEachGroup(ids, func(n uint32, want uint64) error {
