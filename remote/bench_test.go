@@ -1,12 +1,17 @@
 package remote
 
 import (
+	"context"
 	"fmt"
 	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"syscall"
 	"testing"
 
 	"github.com/golang/snappy"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/prometheus/prompb"
 	writev2 "github.com/prometheus/prometheus/prompb/io/prometheus/write/v2"
 	"go.opentelemetry.io/collector/pdata/pmetric"
@@ -182,4 +187,41 @@ func BenchmarkOTLP(b *testing.B) {
 		}
 	}
 	b.ReportMetric(points*float64(b.N)/(cpuSeconds(b)-begin), "points/cpu-s")
+}
+
+// discard is a Store that takes everything and keeps nothing.
+type discard struct{ storage.Store }
+
+func (discard) Append(_ context.Context, _ storage.Tenant, b *storage.Batch) (storage.AppendResult, error) {
+	return storage.AppendResult{Samples: len(b.Samples)}, nil
+}
+
+// BenchmarkServeWrite measures the whole handler before a store that costs nothing.
+func BenchmarkServeWrite(b *testing.B) {
+	const samples = 2000
+	api, err := New(discard{}, DefaultConfig(), slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	if err != nil {
+		b.Fatal(err)
+	}
+	h := withTenant(http.HandlerFunc(api.ServeWrite))
+	for name, bm := range map[string]struct {
+		body        []byte
+		contentType string
+	}{
+		"v1": {snappy.Encode(nil, benchV1(samples)), contentV1},
+		"v2": {snappy.Encode(nil, benchV2(samples)), contentV2},
+	} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			begin := cpuSeconds(b)
+			for b.Loop() {
+				w := httptest.NewRecorder()
+				h.ServeHTTP(w, newPost("/api/v1/write", bm.body, "Content-Type", bm.contentType))
+				if w.Code != http.StatusNoContent {
+					b.Fatal(w.Code, w.Body)
+				}
+			}
+			b.ReportMetric(samples*float64(b.N)/(cpuSeconds(b)-begin), "samples/cpu-s")
+		})
+	}
 }
