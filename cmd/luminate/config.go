@@ -164,7 +164,7 @@ func DefaultConfig() Config {
 				Dir: "./data", WALSync: "os", RetentionDays: 30, MinFreeBytes: 256 << 20, HeadMaxBytes: 512 << 20,
 				SnapshotInterval: 5 * time.Minute, FutureLimit: time.Hour,
 			},
-			ClickHouse: ClickHouseConfig{MigrateSchema: true, FlushRows: 100_000, FlushAge: 200 * time.Millisecond, RetentionDays: 30},
+			ClickHouse: ClickHouseConfig{MigrateSchema: true, FlushRows: 100_000, FlushAge: 100 * time.Millisecond, RetentionDays: 30},
 		},
 		Auth:    AuthConfig{Leeway: 30 * time.Second},
 		Tenancy: TenancyConfig{Header: "X-Scope-OrgID", Default: "default", Create: "auto"},

@@ -11,6 +11,7 @@ import (
 	"github.com/luminate/luminate/remote"
 	"github.com/luminate/luminate/storage"
 	"github.com/luminate/luminate/storage/badger"
+	"github.com/luminate/luminate/storage/clickhouse"
 	"github.com/luminate/luminate/tenancy"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/otlptranslator"
@@ -18,11 +19,18 @@ import (
 
 // openStore opens the configured backend; p is told of the progress. done is
 // called after the store was closed without an error.
-func openStore(_ context.Context, cfg *Config, log *slog.Logger, reg prometheus.Registerer, p *probes) (store storage.Store, done func() error, err error) {
+func openStore(ctx context.Context, cfg *Config, log *slog.Logger, reg prometheus.Registerer, p *probes) (store storage.Store, done func() error, err error) {
 	switch cfg.Storage.Backend {
 	case "badger":
 		p.setProgress("opening", 0)
 		return openBadger(cfg, log, reg)
+	case "clickhouse":
+		p.setProgress("connecting", 0)
+		db, err := clickhouse.Open(ctx, clickhouseConfig(cfg), log, reg)
+		if err != nil {
+			return nil, nil, fmt.Errorf("open storage: %w", err)
+		}
+		return db, func() error { return nil }, nil
 	default:
 		return nil, nil, fmt.Errorf("storage.backend: %q is not built in", cfg.Storage.Backend)
 	}
@@ -51,6 +59,14 @@ func badgerConfig(cfg *Config) badger.Config {
 	c.Dir, c.WALSync, c.RetentionDays = b.Dir, b.WALSync, b.RetentionDays
 	c.MaxBytes, c.MinFreeBytes, c.HeadMaxBytes = b.MaxBytes, b.MinFreeBytes, b.HeadMaxBytes
 	c.SnapshotInterval, c.FutureLimit = b.SnapshotInterval, b.FutureLimit
+	return c
+}
+
+func clickhouseConfig(cfg *Config) clickhouse.Config {
+	from, c := cfg.Storage.ClickHouse, clickhouse.DefaultConfig()
+	c.DSN, c.Shards, c.PasswordFile, c.Cluster = from.DSN, from.Shards, from.PasswordFile, from.Cluster
+	c.MigrateSchema, c.FsyncInserts, c.RetentionDays = from.MigrateSchema, from.FsyncInserts, from.RetentionDays
+	c.FlushRows, c.FlushAge = from.FlushRows, from.FlushAge
 	return c
 }
 
