@@ -12,6 +12,7 @@ type metrics struct {
 	bodyBytes   *prometheus.CounterVec // compressed, by protocol
 	reads       prometheus.Gauge
 	readSamples prometheus.Counter
+	otlpWarns   *prometheus.CounterVec // by the translator's category
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -41,5 +42,9 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "luminate_remote_read_samples_total",
 			Help: "Samples sent in answers to remote read.",
 		}),
+		otlpWarns: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "luminate_remote_otlp_warnings_total",
+			Help: "Warnings of the translation of OTLP metrics, by category.",
+		}, []string{"category"}),
 	}
 }

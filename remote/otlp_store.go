@@ -7,6 +7,7 @@ import (
 
 	"github.com/prometheus/prometheus/config"
 	"github.com/prometheus/prometheus/storage/remote/otlptranslator/prometheusremotewrite"
+	"github.com/prometheus/prometheus/util/annotations"
 	"go.opentelemetry.io/collector/pdata/pmetric"
 	"go.opentelemetry.io/collector/pdata/pmetric/pmetricotlp"
 
@@ -100,7 +101,8 @@ func (a *API) translate(ctx context.Context, md pmetric.Metrics, app *batchAppen
 		rejected.note(fmt.Sprintf("no target_info is stored: the timestamps of the request are so far apart that it would take %d samples", n))
 	}
 	convert := func() error {
-		_, err := prometheusremotewrite.NewPrometheusConverter(app).FromMetrics(ctx, md, settings)
+		warnings, err := prometheusremotewrite.NewPrometheusConverter(app).FromMetrics(ctx, md, settings)
+		a.noteWarnings(ctx, warnings)
 		if cerr := storage.ContextError(ctx, "translate"); cerr != nil {
 			return cerr
 		}
@@ -123,4 +125,16 @@ func (a *API) translate(ctx context.Context, md pmetric.Metrics, app *batchAppen
 		return nil
 	}
 	return err
+}
+
+// noteWarnings counts what the translator found odd but stored all the same.
+func (a *API) noteWarnings(ctx context.Context, warnings annotations.Annotations) {
+	if len(warnings) == 0 {
+		return
+	}
+	for category, n := range prometheusremotewrite.CountWarningsByCategory(warnings) {
+		a.metrics.otlpWarns.WithLabelValues(string(category)).Add(float64(n))
+	}
+	texts, _ := warnings.AsStrings("", maxNamedRefusals, 0)
+	a.log.DebugContext(ctx, "OTLP translation", "warnings", texts)
 }

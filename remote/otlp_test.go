@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/prometheus/otlptranslator"
 	"go.opentelemetry.io/collector/pdata/pcommon"
 	"go.opentelemetry.io/collector/pdata/pmetric"
@@ -317,5 +318,45 @@ func TestOTLPPartialSuccess(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// What the translator finds odd is counted; the client is not told that anything was
+// rejected.
+func TestOTLPWarningsAreCounted(t *testing.T) {
+	s := newStack(t)
+	o := newOTLP(s)
+	dp := o.gauge("g", 1)
+	dp.Attributes().PutStr("a.b", "1")
+	dp.Attributes().PutStr("a/b", "2")
+	if points, message := s.sendOTLP(o); points != 0 || message != "" {
+		t.Errorf("rejected %d: %s", points, message)
+	}
+	if n := testutil.ToFloat64(s.api.metrics.otlpWarns.WithLabelValues("label_name_collision")); n != 1 {
+		t.Errorf("%v warnings", n)
+	}
+	if text := strings.Join(s.storedText(), "\n"); !strings.Contains(text, `a_b="1;2"`) {
+		t.Errorf("stored %s", text)
+	}
+}
+
+// TestMetrics: what is received and refused is counted by protocol and reason.
+func TestMetrics(t *testing.T) {
+	s := newStack(t)
+	s.writeV2(newV2().add(v2Sample(s.now, 1), "__name__", "up").add(v2Sample(s.now, 1), "a", "b").build())
+	s.sendOTLP(newOTLP(s))
+	m := s.api.metrics
+	for what, got := range map[string]float64{
+		"requests": testutil.ToFloat64(m.requests.WithLabelValues("rw2", "400")),
+		"otlp":     testutil.ToFloat64(m.requests.WithLabelValues("otlp", "200")),
+		"samples":  testutil.ToFloat64(m.samples.WithLabelValues("rw2", "sample")),
+		"refused":  testutil.ToFloat64(m.refused.WithLabelValues("invalid_labels")),
+	} {
+		if got != 1 {
+			t.Errorf("%s: %v", what, got)
+		}
+	}
+	if testutil.ToFloat64(m.bodyBytes.WithLabelValues("rw2")) < 10 {
+		t.Error("no body bytes")
 	}
 }
