@@ -30,7 +30,7 @@ func newEvalWorld(t *testing.T, seed uint64, now time.Time, series int) *evalWor
 	cfg.Now = func() time.Time { return now }
 	w := &evalWorld{t: t, db: openTest(t, cfg), rng: rand.New(rand.NewPCG(seed, 7)), now: now.UnixMilli()}
 	for i := range series {
-		w.ls = append(w.ls, storage.LabelsFromStrings(storage.MetricName, fmt.Sprintf("m%d", i%7/6), "region", fmt.Sprint(i%4),
+		w.ls = append(w.ls, storage.LabelsFromStrings(storage.MetricName, fmt.Sprintf("m%d", i%2*(1+i%19)), "region", fmt.Sprint(i%4),
 			"customer", fmt.Sprint(w.rng.IntN(series/4+1)), "serial", fmt.Sprint(i)))
 	}
 	return w
@@ -87,7 +87,9 @@ func (w *evalWorld) grid() storage.Grid {
 	case 0:
 		g.Matchers = append(g.Matchers, storagetest.Re("region", "1|2"))
 	case 1:
-		g.Matchers = []*storage.Matcher{storagetest.Re("serial", ".*[13]")}
+		g.Matchers = []*storage.Matcher{storagetest.Re("serial", ".*[1-7]")}
+	case 2:
+		g.Matchers = []*storage.Matcher{storagetest.Re(storage.MetricName, "m.+")}
 	}
 	g.Func = storage.Func(r.IntN(int(storage.FuncNativeRate) + 1))
 	if r.IntN(4) == 0 {
@@ -187,19 +189,19 @@ func noon() time.Time { return time.Now().UTC().Truncate(24 * time.Hour).Add(-12
 
 func TestEvaluateEqualsSelect(t *testing.T) {
 	for seed := range uint64(2) {
-		w := newEvalWorld(t, seed, noon(), 900)
+		w := newEvalWorld(t, seed, noon(), 300)
 		w.append(w.now-1_600_000, 100, false)
-		w.check(25) // head
+		w.check(12) // head
 		w.flush()
-		w.check(25) // blocks
+		w.check(12) // blocks
 		w.append(w.now-900_000, 60, true)
-		w.check(25) // blocks, head and late samples that overlap
+		w.check(12) // blocks, head and late samples that overlap
 		w.remove(storagetest.Re("region", "1|3"), w.now-1_500_000, w.now-200_000)
-		w.check(15)
+		w.check(8)
 		w.flush()
 		w.append(w.now-600_000, 40, true)
 		w.remove(storagetest.Eq("region", "2"), w.now-300_000, w.now)
-		w.check(25) // tombstones over blocks
+		w.check(12) // tombstones over blocks
 	}
 }
 
@@ -212,34 +214,34 @@ func (w *evalWorld) remove(m *storage.Matcher, mint, maxt int64) {
 }
 
 func TestEvaluateOverMidnight(t *testing.T) {
-	w := newEvalWorld(t, 3, noon().Add(-12*time.Hour+20*time.Minute), 700) // 20 minutes of the day
+	w := newEvalWorld(t, 3, noon().Add(-12*time.Hour+20*time.Minute), 320) // 20 minutes of the day
 	w.append(w.now-1_900_000, 80, false)
 	// The new day knows the series in another order, and some not.
 	w.rng.Shuffle(len(w.ls), func(i, j int) { w.ls[i], w.ls[j] = w.ls[j], w.ls[i] })
 	all := w.ls
-	w.ls = all[:500]
+	w.ls = all[:220]
 	w.append(w.now-1_100_000, 70, true)
 	w.ls = all
-	w.check(30)
+	w.check(15)
 	w.flush()
-	w.check(30)
+	w.check(15)
 	for _, p := range w.db.allPartitions() { // the packed index
 		if err := w.db.closePartition(t.Context(), p); err != nil {
 			t.Fatal(err)
 		}
 	}
-	w.check(20)
+	w.check(12)
 }
 
 func TestEvaluateAfterReopen(t *testing.T) {
-	w := newEvalWorld(t, 4, noon(), 300)
+	w := newEvalWorld(t, 4, noon(), 200)
 	w.append(w.now-1_500_000, 50, false)
 	w.flush()
 	w.append(w.now-800_000, 30, true)
 	w.db = reopenTest(t, w.db).(*DB)
-	w.check(20)
+	w.check(12)
 	w.append(w.now-500_000, 33, true)
-	w.check(20)
+	w.check(12)
 }
 
 func TestEvaluateRefusals(t *testing.T) {
@@ -286,7 +288,7 @@ func TestEvaluateRefusals(t *testing.T) {
 		expect("start timestamps", starts, storage.KindUnsupported)
 	}
 	b.Reset()
-	b.AddHistograms(w.ls[1], storage.HistogramSample{T: w.now - 500, H: tsdbutil.GenerateTestHistogram(1)})
+	b.AddHistograms(w.ls[2], storage.HistogramSample{T: w.now - 500, H: tsdbutil.GenerateTestHistogram(1)})
 	storagetest.MustAppend(t, w.db, evalTenant, &b)
 	for _, f := range []storage.Func{storage.FuncRate, storage.FuncLast} {
 		g.Func = f
@@ -306,7 +308,7 @@ func TestEvaluateRefusals(t *testing.T) {
 }
 
 func TestEvaluateWithRetention(t *testing.T) {
-	w := newEvalWorld(t, 6, noon(), 300)
+	w := newEvalWorld(t, 6, noon(), 100)
 	w.append(w.now-3_000_000, 90, false)
 	w.append(w.now-26*3_600_000, 50, false)
 	w.append(w.now-24*3_600_000-300_000, 60, false)

@@ -144,7 +144,7 @@ func TestKernelEqualsReference(t *testing.T) {
 		for _, g := range testGrids() {
 			g.Func, g.FuncArg = f, []float64{0.5, 0.95, 0, 1, -1, 2, math.NaN()}[rng.IntN(7)]
 			k := NewKernel(mustPlan(t, g))
-			for range 120 {
+			for range 50 {
 				ts, vs := randomSeries(rng, from-300_000, rng.IntN(150))
 				k.Reset()
 				checkKernel(t, k, g, ts, vs)

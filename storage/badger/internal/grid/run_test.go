@@ -189,7 +189,7 @@ func TestEvaluateEqualsReference(t *testing.T) {
 				g := testGrids()[rng.IntN(len(testGrids()))]
 				by := groupings[rng.IntN(len(groupings))]
 				g.Func, g.FuncArg, g.Aggregates, g.Grouping, g.Without = f, 0.9, aggs, by.names, by.without
-				if checkGrid(t, g, someSeries(rng, 60, perUnit == 64), perUnit) > 1 {
+				if checkGrid(t, g, someSeries(rng, 40, perUnit == 64), perUnit) > 1 {
 					many++
 				}
 			}
