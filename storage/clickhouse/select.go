@@ -23,7 +23,7 @@ var errBufferFull = errors.New("select buffer is full")
 // samples are as many as Config.SelectBuffer, or those of one series if unsorted.
 func (s *Store) Select(ctx context.Context, t storage.Tenant, q storage.Selection) iter.Seq2[storage.Series, error] {
 	return func(yield func(storage.Series, error) bool) {
-		err := s.selectSeries(ctx, t, q, func(x storage.Series) bool { return yield(x, nil) })
+		err := s.selectSeries(ctx, t, q, func(_ seriesRow, x storage.Series) bool { return yield(x, nil) })
 		if err != nil {
 			yield(storage.Series{}, translate(ctx, "select", err))
 		}
@@ -35,13 +35,13 @@ type reader struct {
 	s       *Store
 	sel     selection
 	q       storage.Selection
-	emit    func(storage.Series) bool
+	emit    func(seriesRow, storage.Series) bool
 	series  int
 	samples int
 	stopped bool
 }
 
-func (s *Store) selectSeries(ctx context.Context, t storage.Tenant, q storage.Selection, emit func(storage.Series) bool) error {
+func (s *Store) selectSeries(ctx context.Context, t storage.Tenant, q storage.Selection, emit func(seriesRow, storage.Series) bool) error {
 	if err := s.enter(ctx, "select", t); err != nil {
 		return err
 	}
@@ -60,27 +60,29 @@ func (s *Store) selectSeries(ctx context.Context, t storage.Tenant, q storage.Se
 	if !q.Unsorted {
 		sortSeries(all)
 	}
-	return r.run(ctx, all)
+	return r.run(ctx, all, true)
 }
 
-// run reads the series chunk by chunk. The first chunk is all of them; where that
-// overflows the buffer it is tried again with a quarter.
-func (r *reader) run(ctx context.Context, all []seriesRow) error {
+// run reads the series chunk by chunk; entire says that they are all that the
+// selection matches. Then the first chunk is all of them; where that overflows the
+// buffer it is tried again with a quarter. Parts of a selection are named by ids.
+func (r *reader) run(ctx context.Context, all []seriesRow, entire bool) error {
 	size := len(all)
 	for len(all) > 0 && !r.stopped {
+		whole := entire && size >= len(all)
 		size = min(size, len(all))
-		if size < len(all)+r.series { // a part of the selection is named by its ids
+		if !whole {
 			size = min(size, maxBoundIDs)
 		}
-		err := r.chunk(ctx, all[:size], size == len(all) && r.series == 0)
+		err := r.chunk(ctx, all[:size], whole)
 		if errors.Is(err, errBufferFull) && size > 1 {
-			size = (size + 3) / 4
+			entire, size = false, (size+3)/4
 			continue
 		}
 		if err != nil {
 			return err
 		}
-		all = all[size:]
+		all, entire = all[size:], false
 	}
 	return nil
 }
@@ -369,7 +371,7 @@ func (c *chunk) send(i int) error {
 	if c.q.MaxSamples > 0 && c.samples > c.q.MaxSamples {
 		return storage.LimitErrorf(storage.KindTooLarge, "select", "max-samples-per-query", "limits.maxSamplesPerQuery", "the query selects more than %d samples", c.q.MaxSamples)
 	}
-	if !c.emit(x) || c.q.Limit > 0 && c.series >= c.q.Limit {
+	if !c.emit(c.rows[i], x) || c.q.Limit > 0 && c.series >= c.q.Limit {
 		c.stopped = true
 	}
 	return nil
