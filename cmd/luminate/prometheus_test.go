@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/luminate/luminate/storage/clickhouse/chtest"
 )
 
 // TestRealPrometheus runs a real Prometheus that scrapes itself and Luminate and
@@ -22,12 +23,17 @@ func TestRealPrometheus(t *testing.T) {
 	}
 }
 
-func testRealPrometheus(t *testing.T, message string) {
+// TestRealPrometheusOnClickHouse is the same with the data in a real ClickHouse.
+func TestRealPrometheusOnClickHouse(t *testing.T) {
+	testRealPrometheus(t, "io.prometheus.write.v2.Request", "--storage.backend=clickhouse", "--storage.clickhouse.dsn="+chtest.DSN(t))
+}
+
+func testRealPrometheus(t *testing.T, message string, backend ...string) {
 	bin, err := prometheusBinary()
 	if err != nil {
 		t.Fatal(err)
 	}
-	lum := startLuminate(t, t.TempDir())
+	lum := startLuminate(t, t.TempDir(), backend...)
 	writer := startPrometheus(t, bin, func(self string) string {
 		return fmt.Sprintf(`
 global: {scrape_interval: 500ms, scrape_native_histograms: true}
