@@ -181,3 +181,47 @@ func appendScrapes(b *testing.B, l *load, scrapes int) {
 	b.ReportMetric(diskBytes(b, filepath.Join(cfg.Dir, walDir))/n/1e6, "wal-B/sample")
 	b.ReportMetric(0, "ns/op")
 }
+
+// BenchmarkRecover opens a store that was killed with a million series, after four
+// scrapes that no snapshot holds, and after a snapshot.
+func BenchmarkRecover(b *testing.B) {
+	l := newLoad(1_000_000, 1)
+	for _, saved := range []bool{false, true} {
+		b.Run(fmt.Sprintf("snapshot=%v", saved), func(b *testing.B) {
+			cfg := testConfig(b.TempDir())
+			db := openTest(b, cfg)
+			for s := range 4 {
+				l.scrape(time.Now().UnixMilli() - int64(4-s)*15000)
+				for k := range l.batches {
+					if _, err := db.Append(context.Background(), storage.MustTenant("bench"), &l.batches[k]); err != nil {
+						b.Fatal(err)
+					}
+				}
+			}
+			if saved {
+				if err := db.snapshot(true); err != nil {
+					b.Fatal(err)
+				}
+			}
+			killed := cfg
+			killed.Dir = filepath.Join(b.TempDir(), "killed")
+			copyDir(b, cfg.Dir, killed.Dir)
+			if err := db.Close(); err != nil {
+				b.Fatal(err)
+			}
+			for b.Loop() {
+				cpu := cpuSeconds()
+				again := openTest(b, killed)
+				b.ReportMetric(cpuSeconds()-cpu, "cpu-s/op")
+				b.StopTimer()
+				if n := again.openSeries.Load(); n != 1_000_000 {
+					b.Fatalf("%d series after recovery", n)
+				}
+				if err := again.Close(); err != nil {
+					b.Fatal(err)
+				}
+				b.StartTimer()
+			}
+		})
+	}
+}

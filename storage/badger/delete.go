@@ -333,7 +333,7 @@ func (db *DB) dropTenantRows(tn *tenant) error {
 
 // forget drops a partition from memory; nothing writes it from now on.
 func (db *DB) forget(p *partition) {
-	p.dropped.Store(true)
+	db.quiesce(p)
 	db.packed.Forget(p)
 	p.mu.Lock()
 	if p.idx != nil {

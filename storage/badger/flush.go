@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"sync"
@@ -111,36 +112,32 @@ func (f *flusher) requeue(groups []groupRef) {
 
 // flushAll writes every sample of the partitions that is in the head now.
 func (f *flusher) flushAll(ctx context.Context, parts []*partition) error {
+	var groups []groupRef
 	for _, p := range parts {
-		for {
-			groups := f.unwritten(p, flushGroups)
-			if len(groups) == 0 {
-				break
-			}
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			if err := f.write(ctx, groups); err != nil {
-				return err
-			}
+		// Small partitions share batches.
+		groups = append(groups, f.unwritten(p)...)
+		if len(groups) < flushGroups {
+			continue
 		}
+		if err := f.write(ctx, groups); err != nil {
+			return err
+		}
+		groups = groups[:0]
 	}
-	return nil
+	return f.write(ctx, groups)
 }
 
 func (f *flusher) everything(ctx context.Context) error {
 	return f.flushAll(ctx, f.db.allPartitions())
 }
 
-// unwritten lists up to limit groups that hold samples.
-func (f *flusher) unwritten(p *partition, limit int) (out []groupRef) {
+// unwritten lists the groups that hold samples.
+func (f *flusher) unwritten(p *partition) (out []groupRef) {
 	f.db.head.mu.RLock()
 	defer f.db.head.mu.RUnlock()
 	for n, g := range p.groups {
 		if g != nil && (g.samples > 0 || g.frozen != nil) {
-			if out = append(out, groupRef{p: p, n: uint32(n)}); len(out) == limit {
-				break
-			}
+			out = append(out, groupRef{p: p, n: uint32(n)})
 		}
 	}
 	return out
@@ -149,6 +146,9 @@ func (f *flusher) unwritten(p *partition, limit int) (out []groupRef) {
 // write flushes groups: their samples are in blocks on stable storage, and out of
 // the head, when it returns nil.
 func (f *flusher) write(ctx context.Context, groups []groupRef) error {
+	if len(groups) == 0 {
+		return nil
+	}
 	f.work.Lock()
 	defer f.work.Unlock()
 	db := f.db
@@ -184,11 +184,9 @@ func (f *flusher) writeBatch(groups []groupRef) error {
 	if len(frozen) == 0 {
 		return nil
 	}
-	for p := range parts {
-		// Frozen samples are of series that exist by now.
-		if err := db.persistSeries(p); err != nil {
-			return err
-		}
+	// Frozen samples are of series that exist by now.
+	if err := db.persistSeries(slices.Collect(maps.Keys(parts))...); err != nil {
+		return err
 	}
 	size, samples, err := f.writeFrozen(frozen)
 	if err != nil {

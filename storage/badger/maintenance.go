@@ -87,8 +87,8 @@ func (db *DB) measureRates() {
 func (db *DB) flushOld(ctx context.Context) error {
 	now := db.now().UnixMilli()
 	age := db.cfg.FlushAge.Milliseconds()
+	var due []groupRef
 	for _, p := range db.allPartitions() {
-		var due []groupRef
 		db.head.mu.RLock()
 		for n, g := range p.groups {
 			if g == nil || g.samples == 0 && g.frozen == nil {
@@ -100,11 +100,8 @@ func (db *DB) flushOld(ctx context.Context) error {
 			}
 		}
 		db.head.mu.RUnlock()
-		if err := db.flush.write(ctx, due); err != nil {
-			return err
-		}
 	}
-	return nil
+	return db.flush.write(ctx, due)
 }
 
 // relieve flushes the fullest groups while the head is over its bound.

@@ -53,6 +53,8 @@ type DB struct {
 	// Badger refuses writes meanwhile.
 	kvMu sync.RWMutex
 
+	persistMu sync.Mutex // one writer of series rows at a time
+
 	sequenceMu  sync.Mutex // serialises writes to kv, so that their numbers have no holes
 	sequence    uint64
 	tableDamage atomic.Pointer[string] // what checkTables found last

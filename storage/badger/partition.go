@@ -30,8 +30,7 @@ type partition struct {
 
 	from uint64 // see partitionState
 
-	persist   sync.Mutex // one writer of series rows at a time
-	seriesSeq uint32     // number of the next row of series
+	seriesSeq uint32 // number of the next row of series; guarded by the DB's persistMu
 
 	// The rest is guarded by the head's lock.
 	groups  []*group
@@ -323,31 +322,55 @@ func (db *DB) readGroups(p *partition, idx *index.Mem) ([]*group, error) {
 // persistSeries writes the series that are in the log only as rows of their own, so
 // that the log can be cut. It comes before any block: a block whose series were lost
 // with the log's tail could come to belong to other series.
-func (db *DB) persistSeries(p *partition) error {
-	p.persist.Lock()
-	defer p.persist.Unlock()
+func (db *DB) persistSeries(parts ...*partition) error {
+	db.persistMu.Lock()
+	defer db.persistMu.Unlock()
+	var todo []seriesRows
+	for _, p := range parts {
+		x, err := p.encodeUnpersisted()
+		if err != nil {
+			return fmt.Errorf("encode series: %w", err)
+		}
+		if len(x.rows) > 0 {
+			todo = append(todo, x)
+		}
+	}
+	if len(todo) == 0 {
+		return nil
+	}
+	if err := db.writeSeriesRows(todo); err != nil {
+		return fmt.Errorf("write series: %w", err)
+	}
+	for _, x := range todo {
+		x.p.seriesSeq += uint32(len(x.rows))
+		x.p.mu.Lock()
+		x.p.unpersisted = append([]uint32(nil), x.p.unpersisted[x.series:]...)
+		x.p.mu.Unlock()
+	}
+	return nil
+}
+
+// seriesRows are the encoded new series of a partition.
+type seriesRows struct {
+	p      *partition
+	series int
+	rows   [][]byte
+}
+
+func (p *partition) encodeUnpersisted() (seriesRows, error) {
 	p.mu.RLock()
 	n := len(p.unpersisted)
 	ids := p.unpersisted[:n:n]
 	p.mu.RUnlock()
-	if n == 0 {
-		return nil
-	}
-	var rows [][]byte
+	x := seriesRows{p: p, series: n}
 	for rest := ids; len(rest) > 0; {
 		row, used, err := p.encodeSeries(rest)
 		if err != nil {
-			return fmt.Errorf("encode series: %w", err)
+			return x, err
 		}
-		rows, rest = append(rows, row), rest[used:]
+		x.rows, rest = append(x.rows, row), rest[used:]
 	}
-	if err := db.writeSeriesRows(p, rows); err != nil {
-		return err
-	}
-	p.mu.Lock()
-	p.unpersisted = append([]uint32(nil), p.unpersisted[n:]...)
-	p.mu.Unlock()
-	return nil
+	return x, nil
 }
 
 // encodeSeries makes one row of the first ids, and tells how many. The index is held
@@ -378,26 +401,28 @@ func (p *partition) encodeSeries(ids []uint32) (row []byte, used int, err error)
 // that Badger takes.
 const maxSeriesRowBytes = 256 << 10
 
-func (db *DB) writeSeriesRows(p *partition, rows [][]byte) error {
+func (db *DB) writeSeriesRows(todo []seriesRows) error {
 	db.kvMu.RLock()
 	defer db.kvMu.RUnlock()
 	wb := db.kv.NewWriteBatch()
 	defer wb.Cancel()
-	state := partitionState{lsn: db.applied.Load(), from: p.from}
-	key := partitionKey(p.day, p.tenant.id)
-	err := wb.Set(key, sealValue(key, state.encode()))
-	for i, row := range rows {
-		key := p.seriesKey(p.seriesSeq + uint32(i))
-		err = errors.Join(err, wb.Set(key, sealValue(key, row)))
+	for _, x := range todo {
+		if x.p.dropped.Load() {
+			continue
+		}
+		state := partitionState{lsn: db.applied.Load(), from: x.p.from}
+		key := partitionKey(x.p.day, x.p.tenant.id)
+		if err := wb.Set(key, sealValue(key, state.encode())); err != nil {
+			return err
+		}
+		for i, row := range x.rows {
+			key := x.p.seriesKey(x.p.seriesSeq + uint32(i))
+			if err := wb.Set(key, sealValue(key, row)); err != nil {
+				return err
+			}
+		}
 	}
-	if err == nil {
-		err = db.commitBatch(wb)
-	}
-	if err != nil {
-		return fmt.Errorf("write series: %w", err)
-	}
-	p.seriesSeq += uint32(len(rows))
-	return nil
+	return db.commitBatch(wb)
 }
 
 // view opens a read transaction.

@@ -164,8 +164,10 @@ func (db *DB) dropPartition(ctx context.Context, p *partition) error {
 	db.snapMu.Lock()
 	defer db.snapMu.Unlock()
 	err := db.exclusive(ctx, "drop day", func() error {
+		db.quiesce(p)
 		state := partitionState{kind: partitionDropped, lsn: db.applied.Load()}
 		if err := db.put(partitionKey(p.day, p.tenant.id), state.encode()); err != nil {
+			p.dropped.Store(false)
 			return err
 		}
 		p.tenant.mu.Lock()
@@ -186,6 +188,13 @@ func (db *DB) dropPartition(ctx context.Context, p *partition) error {
 	db.met.droppedParts.Inc()
 	db.logger.Info("dropped a day", "tenant", p.tenant.name, "day", p.day)
 	return nil
+}
+
+// quiesce keeps the flusher from a partition, and waits for what it is writing.
+func (db *DB) quiesce(p *partition) {
+	p.dropped.Store(true)
+	db.kvMu.Lock()
+	defer db.kvMu.Unlock()
 }
 
 // dropMetrics frees the blocks of metrics whose retention ended before the end of

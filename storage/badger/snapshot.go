@@ -69,10 +69,10 @@ func (db *DB) writeSnapshot(start uint64) error {
 			return err
 		}
 	}
+	if err := db.persistSeries(parts...); err != nil {
+		return err
+	}
 	for _, p := range parts {
-		if err := db.persistSeries(p); err != nil {
-			return err
-		}
 		if err := db.persistExemplars(p); err != nil {
 			return err
 		}
