@@ -84,6 +84,7 @@ func (a *API) storeOTLP(ctx context.Context, t storage.Tenant, md pmetric.Metric
 	for _, n := range app.refused.named {
 		rejected.note(n.Message)
 	}
+	rejected.more += app.refused.unnamed()
 	if rejected.points > 0 || len(rejected.messages) > 0 {
 		resp.PartialSuccess().SetRejectedDataPoints(rejected.points)
 		resp.PartialSuccess().SetErrorMessage(rejected.text())

@@ -127,16 +127,23 @@ func (f *refusals) text(total counts) string {
 		}
 		fmt.Fprintf(&b, " %s %d", r.reason, r.n)
 	}
-	shown := 0
 	for _, n := range f.named {
 		b.WriteByte('\n')
 		b.WriteString(n.Message)
-		shown += n.Count
 	}
-	if rest := f.all() + f.empty - shown; rest > 0 {
+	if rest := f.unnamed(); rest > 0 {
 		fmt.Fprintf(&b, "\nand %d more", rest)
 	}
 	return b.String()
+}
+
+// unnamed counts what was refused beyond what is named.
+func (f *refusals) unnamed() int {
+	rest := f.all() + f.empty
+	for _, n := range f.named {
+		rest -= n.Count
+	}
+	return rest
 }
 
 // showLabels renders labels for a message, also those that are not valid.
