@@ -148,3 +148,17 @@ func BenchmarkEvaluateMidnight(b *testing.B) {
 		s.run(b, fmt.Sprintf("series=%d/count", n), s.instant(storage.FuncLast, 300_000, storage.Aggregate{Op: storage.AggCount}))
 	}
 }
+
+// BenchmarkEvaluateReference is what Evaluate replaces: the reference over Select.
+func BenchmarkEvaluateReference(b *testing.B) {
+	s := newBenchStore(b, 100_000, 4)
+	g := s.instant(storage.FuncRate, 300_000, storage.Aggregate{Op: storage.AggSum}, "region")
+	cpu := cpuSeconds()
+	for b.Loop() {
+		series := s.db.Select(b.Context(), storage.MustTenant("bench"), g.Selection())
+		if _, err := storage.EvaluateSeries(b.Context(), series, g); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric((cpuSeconds()-cpu)*1e3/float64(b.N), "cpu-ms/op")
+}
