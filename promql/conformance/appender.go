@@ -15,15 +15,16 @@ import (
 
 // AppenderV2 returns an appender that collects a batch until Commit.
 func (s *Storage) AppenderV2(ctx context.Context) promstorage.AppenderV2 {
-	return &appender{ctx: ctx, store: s.store}
+	return &appender{ctx: ctx, store: s.store, tenant: s.tenant}
 }
 
 // appender collects samples, each as a series of its own: a series may repeat in
 // a batch. It keeps ctx because Commit takes none.
 type appender struct {
-	ctx   context.Context
-	store storage.Store
-	batch storage.Batch
+	ctx    context.Context
+	store  storage.Store
+	tenant storage.Tenant
+	batch  storage.Batch
 }
 
 // Append implements promstorage.AppenderV2.
@@ -48,7 +49,7 @@ func (a *appender) Append(ref promstorage.SeriesRef, ls labels.Labels, st, t int
 
 // Commit implements promstorage.AppenderTransaction; a refused sample is an error.
 func (a *appender) Commit() error {
-	res, err := a.store.Append(a.ctx, tenant, &a.batch)
+	res, err := a.store.Append(a.ctx, a.tenant, &a.batch)
 	if err != nil {
 		return fmt.Errorf("commit: %w", err)
 	}

@@ -23,9 +23,10 @@ import (
 // the tests has it.
 const MaxSamples = 50_000
 
-// Run runs every built-in test file and logs "passed/all". newStore is called for
-// a fresh, empty store at each `clear` of a file; the store must take samples of
-// 1970 and before. Run closes it.
+// Run runs every built-in test file and logs "passed/all". newStore is called at
+// each `clear` of a file; the store must take samples of 1970 and before. Each time
+// another tenant is used, so one store may be given again and again if its Close
+// does nothing. Run closes what it was given.
 func Run(t *testing.T, newStore func(testing.TB) storage.Store) {
 	RunWithEngine(t, promqltest.NewTestEngine(t, false, 5*time.Minute, MaxSamples), newStore)
 }
@@ -57,8 +58,10 @@ func RunPlanned(t *testing.T, newStore func(testing.TB) storage.Store) {
 func RunWithEngine(t *testing.T, engine promengine.QueryEngine, newStore func(testing.TB) storage.Store) {
 	t.Helper()
 	files := &counter{T: t}
+	stores := 0
 	promqltest.RunBuiltinTestsWithStorage(files, engine, func(tb testing.TB) promstorage.Storage {
-		return NewStorage(newStore(tb))
+		stores++
+		return NewStorage(newStore(tb), storage.MustTenant(fmt.Sprintf("%s-%d", t.Name(), stores)))
 	})
 	t.Logf("promqltest: %d/%d files passed", files.passed, files.all)
 }
@@ -79,23 +82,21 @@ func (c *counter) Run(name string, f func(*testing.T)) bool {
 	return ok
 }
 
-// tenant is the tenant whose data the tests write and read.
-var tenant = storage.MustTenant("promqltest")
-
 // Storage is a Store as Prometheus's storage interface, with one fixed tenant.
 type Storage struct {
 	*promql.Queryable
-	store storage.Store
+	store  storage.Store
+	tenant storage.Tenant
 }
 
 var _ promstorage.Storage = (*Storage)(nil)
 
-// NewStorage wraps store; Close closes it.
-func NewStorage(store storage.Store) *Storage {
+// NewStorage shows one tenant of store; Close closes the store.
+func NewStorage(store storage.Store, tenant storage.Tenant) *Storage {
 	q := promql.NewQueryable(store, promql.QueryableOptions{
 		Tenant: func(context.Context) storage.Tenant { return tenant },
 	})
-	return &Storage{Queryable: q, store: store}
+	return &Storage{Queryable: q, store: store, tenant: tenant}
 }
 
 // StartTime implements promstorage.Storage; nothing that is tested uses it.
