@@ -39,7 +39,8 @@ type Config struct {
 	// FutureLimit refuses samples further ahead of now; 0 takes any time.
 	FutureLimit time.Duration
 
-	// FlushRows and FlushAge say when a write buffer is sent. The age grows up to
+	// FlushRows and FlushAge say when a write buffer is sent: when it has so many rows,
+	// or when the partition's last block was sent so long ago. The age grows up to
 	// FlushAgeMax while partitions have more than PartsHigh active parts.
 	FlushRows   int
 	FlushAge    time.Duration
@@ -86,7 +87,7 @@ func DefaultConfig() Config {
 		MigrateSchema: true, LocalityLabel: "customer_id",
 		RetentionDays: storage.DefaultRetentionDays, RetentionClasses: []int{1, 3, 7, 14, 30, 90, 400},
 		FutureLimit: time.Hour,
-		FlushRows:   100_000, FlushAge: 100 * time.Millisecond, FlushAgeMax: 2 * time.Second, PartsHigh: 100,
+		FlushRows:   100_000, FlushAge: 20 * time.Millisecond, FlushAgeMax: time.Second, PartsHigh: 100,
 		MaxBufferedRows: 2_000_000, InsertRetries: 3, InsertTimeout: 30 * time.Second,
 		MaxCachedSeries: 4_000_000, SeriesCacheAge: time.Hour,
 		ReadConns: 16, WriteConns: 4, DialTimeout: 5 * time.Second, QueryTimeout: time.Minute,

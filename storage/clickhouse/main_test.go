@@ -52,6 +52,6 @@ func TestConformance(t *testing.T) {
 			configs[again] = configs[s]
 			return again
 		},
-		RandomOps: 150,
+		RandomOps: 40,
 	})
 }

@@ -1,0 +1,159 @@
+package clickhouse_test
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/prometheus/tsdb/tsdbutil"
+
+	"github.com/luminate/luminate/storage"
+	"github.com/luminate/luminate/storage/clickhouse/chtest"
+	"github.com/luminate/luminate/storage/storagetest"
+)
+
+// TestShardsAnswerAsOne runs random selections and grids over one shard and over two,
+// which are two engines, and compares them with the model.
+func TestShardsAnswerAsOne(t *testing.T) {
+	one := open(t, testConfig(chtest.DSN(t)))
+	second := chtest.Own(t)
+	two := open(t, testConfig(chtest.DSN(t), second.Database(t)))
+	model := storagetest.NewModel()
+	stores := []storage.Store{one, two}
+	now := time.Now().Truncate(time.Minute).UnixMilli()
+	rng := rand.New(rand.NewPCG(21, 22))
+	g := storagetest.NewGenerator(storagetest.Workload{Seed: 5, Series: 150, Metrics: 3, Customers: 9, Resets: true})
+	var b storage.Batch
+	for i := range 40 {
+		g.Scrape(&b, now-int64(40-i)*15_000-int64(rng.IntN(3)), 0, 150)
+	}
+	b.Add(g.Labels(3), storage.Sample{T: now - 100_000, V: math.NaN()}, storage.Sample{T: now - 200_000, V: math.Inf(-1)})
+	b.Add(g.Labels(4), storage.Sample{T: now - 90_000, V: storage.StaleNaN})
+	for _, s := range append(stores, model) {
+		storagetest.MustAppend(t, s, "a", &b)
+	}
+	answered := 0
+	for i := range 40 {
+		ms := randomMatchers(rng)
+		sel := storage.Selection{Matchers: ms, MinT: now - rng.Int64N(700_000), MaxT: now - rng.Int64N(50_000)}
+		if sel.MinT > sel.MaxT {
+			continue
+		}
+		grid := randomGrid(rng, ms, now)
+		want, err := model.Evaluate(t.Context(), storage.MustTenant("a"), grid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for n, s := range stores {
+			if d := storagetest.DiffSeries(storagetest.Collect(t, s, "a", sel), storagetest.Collect(t, model, "a", sel)); d != "" {
+				t.Fatalf("store %d: selection %d %s: %s", n, i, storage.FormatSelector(ms), d)
+			}
+			got, err := s.Evaluate(t.Context(), storage.MustTenant("a"), grid)
+			if storage.KindOf(err) == storage.KindUnsupported && err != nil {
+				continue
+			}
+			if err != nil {
+				t.Fatalf("store %d: grid %d %+v: %v", n, i, grid, err)
+			}
+			answered++
+			if d := storagetest.DiffGrids(got, want, 1e-11); d != "" {
+				t.Fatalf("store %d: grid %d %+v: %s", n, i, grid, d)
+			}
+		}
+	}
+	if answered < 20 {
+		t.Fatalf("only %d grids were answered", answered)
+	}
+}
+
+func randomMatchers(rng *rand.Rand) []*storage.Matcher {
+	ms := []*storage.Matcher{storagetest.Eq(storage.MetricName, fmt.Sprintf("http_requests_%03d_total", rng.IntN(3)))}
+	return append(ms, [][]*storage.Matcher{
+		nil,
+		{storagetest.Re("region", "eu-.*")},
+		{storagetest.Ne("status", "200")},
+		{storagetest.Eq("customer_id", fmt.Sprintf("customer-%08d", rng.IntN(9)))},
+		{storagetest.NotRe("job", "service-0[0-5]|service-20")},
+		{storagetest.Eq("absent", "")},
+	}[rng.IntN(6)]...)
+}
+
+func randomGrid(rng *rand.Rand, ms []*storage.Matcher, now int64) storage.Grid {
+	g := storage.Grid{Matchers: ms, Func: storage.Func(rng.IntN(int(storage.FuncNativeRate) + 1)), FuncArg: 0.7}
+	if rng.IntN(4) == 0 {
+		g.Edges = []int64{now - 500_001, now - 333_333, now - 100_001, now}
+	} else {
+		g.End = now - rng.Int64N(100_000)
+		g.Step = 1 + rng.Int64N(90_000)
+		g.Start = g.End - g.Step*rng.Int64N(8)
+		g.Window = 1 + rng.Int64N(200_000)
+		g.Offset = []int64{0, 7_001}[rng.IntN(2)]
+	}
+	ops := []storage.Aggregate{{Op: storage.AggSum}, {Op: storage.AggAvg}, {Op: storage.AggCount}, {Op: storage.AggMin}, {Op: storage.AggMax}, {Op: storage.AggGroup}}
+	if g.Func != storage.FuncNone {
+		ops = append(ops, storage.Aggregate{Op: storage.AggQuantile, Arg: 0.9})
+	}
+	g.Aggregates = ops[rng.IntN(len(ops)):]
+	g.Grouping = [][]string{nil, {"region"}, {"region", "status"}}[rng.IntN(3)]
+	g.Without = rng.IntN(3) == 0
+	return g
+}
+
+// TestDuplicateRuleBeforeAndAfterMerges: the same winner raw, in sums and in counts,
+// in both orders of arrival, before and after OPTIMIZE FINAL.
+func TestDuplicateRuleBeforeAndAfterMerges(t *testing.T) {
+	server := chtest.Start(t)
+	dsn := server.Database(t)
+	s, model := open(t, testConfig(dsn)), storagetest.NewModel()
+	now := time.Now().Truncate(time.Second).UnixMilli()
+	nan := math.Float64frombits(0xfff8000000000001)
+	for i, c := range [][2]float64{{5, 3}, {storage.StaleNaN, -7}, {nan, storage.StaleNaN}, {0, math.Copysign(0, -1)}, {math.Inf(1), 1}} {
+		for order := range 2 {
+			for n := range 2 {
+				var b storage.Batch
+				b.Add(storage.LabelsFromStrings(storage.MetricName, "m", "case", fmt.Sprint(i), "order", fmt.Sprint(order)), storage.Sample{T: now - 1000, V: c[(n+order)%2]})
+				storagetest.MustAppend(t, s, "a", &b)
+				storagetest.MustAppend(t, model, "a", &b)
+			}
+		}
+	}
+	h1, h2 := tsdbutil.GenerateTestHistogram(1), tsdbutil.GenerateTestHistogram(9)
+	for order, hs := range [][]storage.HistogramSample{{{T: now, H: h1}, {T: now, H: h2}}, {{T: now, H: h2}, {T: now, H: h1}}} {
+		for _, h := range hs {
+			var b storage.Batch
+			ls := storage.LabelsFromStrings(storage.MetricName, "h", "order", fmt.Sprint(order))
+			b.AddHistograms(ls, h)
+			b.Add(ls, storage.Sample{T: now, V: 1e300})
+			storagetest.MustAppend(t, s, "a", &b)
+			storagetest.MustAppend(t, model, "a", &b)
+		}
+	}
+	grid := storage.Grid{
+		Matchers: []*storage.Matcher{storagetest.Eq(storage.MetricName, "m"), storagetest.Re("case", "[013]")}, Edges: []int64{now - 5000, now},
+		Aggregates: []storage.Aggregate{{Op: storage.AggSum}, {Op: storage.AggCount}, {Op: storage.AggMin}, {Op: storage.AggMax}}, Grouping: []string{"case", "order"},
+	}
+	check := func(when string) {
+		t.Helper()
+		sel := storage.Selection{MinT: now - 5000, MaxT: now}
+		if d := storagetest.DiffSeries(storagetest.Collect(t, s, "a", sel), storagetest.Collect(t, model, "a", sel)); d != "" {
+			t.Fatalf("%s: %s", when, d)
+		}
+		got, err := s.Evaluate(t.Context(), storage.MustTenant("a"), grid)
+		if err != nil {
+			t.Fatalf("%s: %v", when, err)
+		}
+		want, _ := model.Evaluate(t.Context(), storage.MustTenant("a"), grid)
+		if d := storagetest.DiffGrids(got, want, 0); d != "" {
+			t.Fatalf("%s: %s", when, d)
+		}
+	}
+	check("before a merge")
+	database := dsn[strings.LastIndexByte(dsn, '/')+1:]
+	for _, table := range []string{"samples", "histograms", "series"} {
+		server.Exec(t, "OPTIMIZE TABLE "+database+"."+table+" FINAL")
+	}
+	check("after a merge")
+}
