@@ -30,7 +30,10 @@ type LimiterConfig struct {
 	Poll time.Duration
 	// MaxTenants bounds the tenants whose use is kept; those idle longest go first.
 	MaxTenants int
-	Now        func() time.Time
+	// OnLimited, which may be nil, is told of every request that a limit refuses as a
+	// whole. It must not block.
+	OnLimited func(storage.Tenant, *storage.Error)
+	Now       func() time.Time
 }
 
 // DefaultLimiterConfig has no limits but those that protect the process.
@@ -152,6 +155,9 @@ func (l *Limiter) refuse(t storage.Tenant, e *LimitError) *LimitError {
 	if l.cfg.Observe {
 		return nil
 	}
+	if l.cfg.OnLimited != nil {
+		l.cfg.OnLimited(t, e.err)
+	}
 	return e
 }
 
@@ -184,6 +190,9 @@ func (l *Limiter) admit(w http.ResponseWriter, r *http.Request, id Identity, rul
 	done, e := l.queue.acquire(r.Context(), id.Tenant, limits.MaxConcurrentQueries, limits.MaxQueuedQueries)
 	if e != nil {
 		l.metrics.limited.WithLabelValues(s.tenant.String(), "query-queue").Inc()
+		if l.cfg.OnLimited != nil {
+			l.cfg.OnLimited(s.tenant, e.err)
+		}
 		return nil, nil, refuseLimit(e)
 	}
 	if limits.MaxQueryTime <= 0 {

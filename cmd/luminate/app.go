@@ -11,7 +11,6 @@ import (
 	"github.com/luminate/luminate/promql"
 	"github.com/luminate/luminate/remote"
 	"github.com/luminate/luminate/storage"
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
@@ -25,7 +24,7 @@ type app struct {
 }
 
 // newApp opens the store and builds the handlers over it.
-func newApp(ctx context.Context, cfg *Config, log *slog.Logger, reg *prometheus.Registry, p *probes) (*app, error) {
+func newApp(ctx context.Context, cfg *Config, log *slog.Logger, reg registry, p *probes) (*app, error) {
 	store, done, err := openStore(ctx, cfg, log, reg, p)
 	if err != nil {
 		return nil, err
@@ -53,8 +52,8 @@ func newApp(ctx context.Context, cfg *Config, log *slog.Logger, reg *prometheus.
 }
 
 // build makes the handlers and the router, and refuses a route without a scope.
-func (a *app) build(cfg *Config, g *guards, log *slog.Logger, reg *prometheus.Registry, p *probes) error {
-	nativeAPI, err := native.New(a.store, nativeConfig(cfg, g.limiter), log, reg)
+func (a *app) build(cfg *Config, g *guards, log *slog.Logger, reg registry, p *probes) error {
+	nativeAPI, err := native.New(a.store, nativeConfig(cfg, g), log, reg)
 	if err != nil {
 		return fmt.Errorf("native API: %w", err)
 	}

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/luminate/luminate/native"
 	"github.com/luminate/luminate/storage"
 	"github.com/luminate/luminate/tenancy"
 	"github.com/prometheus/client_golang/prometheus"
@@ -16,14 +17,21 @@ type guards struct {
 	verifier *tenancy.Verifier // nil without authentication
 	limiter  *tenancy.Limiter
 	gate     *tenancy.Gate
+	refusals *native.Refusals // what tenants are shown of their refusals
 	auth     bool
 }
 
 // newGuards reads keys, revocations and limits.
 func newGuards(cfg *Config, log *slog.Logger, reg prometheus.Registerer) (*guards, error) {
-	g := &guards{auth: cfg.authConfigured()}
+	g := &guards{auth: cfg.authConfigured(), refusals: native.NewRefusals()}
+	limits := limiterConfig(cfg)
+	limits.OnLimited = func(t storage.Tenant, e *storage.Error) {
+		g.refusals.Record(t, native.Refusal{
+			Time: time.Now(), Source: e.Op, Reason: e.Kind.String(), Message: e.Error(), Limit: e.ID, Setting: e.Setting,
+		})
+	}
 	var err error
-	if g.limiter, err = tenancy.NewLimiter(limiterConfig(cfg), log, reg); err != nil {
+	if g.limiter, err = tenancy.NewLimiter(limits, log, reg); err != nil {
 		return nil, err
 	}
 	if a := cfg.Auth; a.JWTSecret != "" || a.JWTSecretFile != "" || a.JWTPublicKeyFile != "" || a.JWKSURL != "" {

@@ -369,6 +369,8 @@ func testCanary(t *testing.T, store storage.Store) {
 		}
 		if status, body = s.send(t, x, several, "X-Scope-OrgID", "a|c"); strings.Contains(body, "MARKTHEIRS") {
 			t.Errorf("%s over a and c shows b: %d %s", name, status, body)
+		} else if strings.Contains(x[1], "/query") && status != 200 {
+			t.Errorf("%s over a and c: %d %s", name, status, body)
 		}
 	}
 	if shows < 25 {
@@ -445,5 +447,24 @@ func TestWhoami(t *testing.T) {
 	_, body = off.call(t, "GET", "/api/v1/whoami", "")
 	if err := json.Unmarshal([]byte(body), &who); err != nil || who.Limits.Limits.MaxActiveSeries != 0 || who.Tenant != "default" {
 		t.Errorf("without authentication: %v %s", err, body)
+	}
+}
+
+// TestRefusedRequestsAreListed meets a limit and reads why.
+func TestRefusedRequestsAreListed(t *testing.T) {
+	limits := keep(t, "limits.yaml", "defaults: {samplesPerSecond: 1, samplesBurst: 2, maxActiveSeries: 1}\n")
+	s := newAuthServer(t, storagetest.NewModel(), func(c *Config) { c.Limits.File = limits })
+	auth := []string{"Authorization", "Bearer " + mintFor(t, tenancy.Grant{Tenant: "a", Scopes: everyScope}), "Content-Type", "application/json"}
+	if status, body := s.call(t, "POST", "/api/v1/write", oneMetric, auth...); status != 207 || !strings.Contains(body, "CARDINALITY_EXCEEDED") {
+		t.Errorf("a series over the limit: %d %s", status, body)
+	}
+	if status, body := s.call(t, "POST", "/api/v1/write", oneMetric, auth...); status != 429 || !strings.Contains(body, "RATE_LIMIT_EXCEEDED") {
+		t.Errorf("over the rate: %d %s", status, body)
+	}
+	_, body := s.call(t, "GET", "/api/v1/refused", "", auth...)
+	for _, want := range []string{`"limit":"samples-per-second"`, `"setting":"limits.samplesPerSecond"`, "max-active-series", "limits.maxActiveSeries"} {
+		if !strings.Contains(body, want) {
+			t.Errorf("%s is not in %s", want, body)
+		}
 	}
 }

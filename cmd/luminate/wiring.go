@@ -70,8 +70,9 @@ func clickhouseConfig(cfg *Config) clickhouse.Config {
 	return c
 }
 
-func nativeConfig(cfg *Config, l *tenancy.Limiter) native.Config {
-	c := native.DefaultConfig()
+func nativeConfig(cfg *Config, g *guards) native.Config {
+	c, l := native.DefaultConfig(), g.limiter
+	c.Refusals = g.refusals
 	c.Version, c.Backend, c.TenantMode = version, cfg.Storage.Backend, tenantMode(cfg)
 	c.AdminEnable = cfg.Admin.Enable
 	c.WriteLimitsOf, c.QueryLimitsOf, c.Limits = nativeWriteLimits(l, c.Write), nativeQueryLimits(l, c.Query), l
