@@ -19,6 +19,7 @@ func (db *DB) Evaluate(ctx context.Context, t storage.Tenant, g storage.Grid) (*
 	if err := db.enter(ctx, "evaluate", t); err != nil {
 		return nil, err
 	}
+	defer db.leave()
 	budget := grid.NewBudget(db.cfg.MaxEvaluateBytes)
 	plan, err := grid.NewPlan(g, budget)
 	if err != nil {

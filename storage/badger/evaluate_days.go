@@ -29,8 +29,7 @@ type daysEvaluation struct {
 // homeUnit is series [first, first+n), of one group of their home partition.
 type homeUnit struct {
 	first uint32
-	n     uint16
-	home  uint16
+	n     uint32
 }
 
 // joinedBytes is the memory of a series without its numbers on each day.
@@ -92,7 +91,7 @@ func (d *daysEvaluation) addPart(ctx context.Context, part int) error {
 				}
 				if id/block.GroupSize != home {
 					home = id / block.GroupSize
-					d.units = append(d.units, homeUnit{first: series, home: uint16(part)})
+					d.units = append(d.units, homeUnit{first: series})
 				}
 				d.units[len(d.units)-1].n++
 			}
@@ -145,6 +144,7 @@ type daysWorker struct {
 	wanted []wantedSlot
 	ts     [block.GroupSize][]int64
 	vs     [block.GroupSize][]float64
+	taken  int64 // of the budget, for ts and vs
 }
 
 // wantedSlot says where a series of a unit stands on one day.
@@ -182,6 +182,9 @@ func (w *daysWorker) Chunk(ctx context.Context, c grid.Chunk, s *grid.Shard) err
 			if err := w.read(ctx, part, u); err != nil {
 				return err
 			}
+			if err := w.account(); err != nil {
+				return err
+			}
 		}
 		s.NextColumns()
 		series, samples := 0, 0
@@ -200,6 +203,22 @@ func (w *daysWorker) Chunk(ctx context.Context, c grid.Chunk, s *grid.Shard) err
 			return err
 		}
 	}
+	return nil
+}
+
+// account takes the memory of the joined samples from the budget.
+func (w *daysWorker) account() error {
+	held := int64(0)
+	for k := range w.ts {
+		held += 8 * int64(cap(w.ts[k])+cap(w.vs[k]))
+	}
+	if held <= w.taken {
+		return nil
+	}
+	if err := w.budget.Take(held - w.taken); err != nil {
+		return err
+	}
+	w.taken = held
 	return nil
 }
 

@@ -15,7 +15,8 @@ type lastSamples struct {
 // readLast finds each wanted series' newest sample in [mint, maxt] without decoding
 // anything: the head knows its last samples. It returns false where that is not enough:
 // samples after maxt, late or frozen samples, histograms, and blocks that may hold
-// newer ones.
+// newer ones. Histograms and start timestamps of blocks that end before every series'
+// newest sample do not matter to it.
 func (s *scan) readLast(out *lastSamples, n uint32, want uint64, mint, maxt int64, refuseStarts bool) bool {
 	h := &s.db.head
 	h.mu.RLock()

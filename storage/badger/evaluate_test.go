@@ -132,12 +132,18 @@ func (w *evalWorld) grid() storage.Grid {
 	return g
 }
 
-// check compares n random grids with the reference over Select: to the bit, or within
-// 1e-12 of the values' size where sums are joined from parts.
 func (w *evalWorld) check(n int) {
 	w.t.Helper()
+	if answered := w.compare(n); answered < n/3 {
+		w.t.Fatalf("only %d of %d grids had an answer", answered, n)
+	}
+}
+
+// compare holds n random grids against the reference over Select: to the bit, or within
+// a tolerance where sums are joined from parts. It returns how many had an answer.
+func (w *evalWorld) compare(n int) (answered int) {
+	w.t.Helper()
 	tn := storage.MustTenant(evalTenant)
-	answered := 0
 	for range n {
 		g := w.grid()
 		want, err := storage.EvaluateSeries(w.t.Context(), w.db.Select(w.t.Context(), tn, g.Selection()), g)
@@ -159,9 +165,7 @@ func (w *evalWorld) check(n int) {
 			answered++
 		}
 	}
-	if answered < n/3 {
-		w.t.Fatalf("only %d of %d grids had an answer", answered, n)
-	}
+	return answered
 }
 
 // diffGrids compares aggregates that do not depend on the order of additions to the bit.
@@ -211,6 +215,30 @@ func (w *evalWorld) remove(m *storage.Matcher, mint, maxt int64) {
 	if _, err := w.db.Delete(w.t.Context(), storage.MustTenant(evalTenant), s); err != nil {
 		w.t.Fatal(err)
 	}
+}
+
+// FuzzEvaluate compares small worlds with the reference.
+func FuzzEvaluate(f *testing.F) {
+	for seed := range uint64(3) {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, seed uint64) {
+		at := noon()
+		if seed%2 == 1 {
+			at = at.Add(-12*time.Hour + 9*time.Minute)
+		}
+		w := newEvalWorld(t, seed, at, 60)
+		for range 2 {
+			w.append(w.now-1_200_000+w.rng.Int64N(600_000), 40, w.rng.IntN(2) == 0)
+			if w.rng.IntN(2) == 0 {
+				w.flush()
+			}
+			if w.rng.IntN(3) == 0 {
+				w.remove(storagetest.Eq("region", "1"), w.now-800_000, w.now-w.rng.Int64N(700_000))
+			}
+		}
+		w.compare(20)
+	})
 }
 
 func TestEvaluateOverMidnight(t *testing.T) {
