@@ -30,10 +30,12 @@ type request struct {
 	samples  int
 	run      func() error
 
-	db   *DB
-	done chan error
-	enc  wal.SamplesEncoder
-	used int // of parts, when reused
+	db *DB
+	// rejected are series that the index could not take, told by the committer.
+	rejected []rejection
+	done     chan error
+	enc      wal.SamplesEncoder
+	used     int // of parts, when reused
 }
 
 // partRequest is a request's share of one day: samples as columns, refs resolved
@@ -89,6 +91,8 @@ func (r *request) reset() {
 		r.parts = r.parts[:8]
 	}
 	r.tenant, r.tn, r.batch, r.metadata, r.run = storage.Tenant{}, nil, nil, nil, nil
+	clear(r.rejected)
+	r.rejected = r.rejected[:0]
 	r.samples, r.used = 0, 0
 }
 
@@ -134,6 +138,7 @@ func (db *DB) Append(ctx context.Context, t storage.Tenant, b *storage.Batch) (s
 	if err := db.enter(ctx, "append", t); err != nil {
 		return res, err
 	}
+	defer db.leave()
 	if err := db.writable("append"); err != nil {
 		return res, err
 	}
@@ -156,7 +161,23 @@ func (db *DB) Append(ctx context.Context, t storage.Tenant, b *storage.Batch) (s
 	if err := db.submit(ctx, "append", r); err != nil {
 		return storage.AppendResult{}, err
 	}
+	for _, x := range r.rejected {
+		res.Samples -= x.samples
+		res.Histograms -= x.histograms
+		res.Exemplars -= x.exemplars
+		refuse(&res, storage.Refusal{Series: x.series, Sample: -1, Reason: x.reason}, x.err.Error)
+		db.met.refused.WithLabelValues(string(x.reason)).Inc()
+	}
 	return res, nil
+}
+
+// rejection is a series that was refused by the index: more labels than it takes, or
+// a day with as many series as it can number.
+type rejection struct {
+	series                         int
+	reason                         storage.RefusalReason
+	err                            error
+	samples, histograms, exemplars int
 }
 
 // limits are the times that samples of a metric may have.

@@ -101,6 +101,7 @@ func (db *DB) Backup(ctx context.Context, w io.Writer) (storage.BackupReport, er
 	if err := db.alive(ctx, "backup"); err != nil {
 		return storage.BackupReport{}, err
 	}
+	defer db.leave()
 	db.snapMu.Lock() // nothing cuts the log meanwhile
 	defer db.snapMu.Unlock()
 	a := &archiveWriter{w: w, sum: sha256.New()}

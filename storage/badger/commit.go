@@ -234,13 +234,22 @@ func (db *DB) apply(s step, lsn uint64) {
 	defer db.head.mu.Unlock()
 	switch s.kind {
 	case wal.TypeSamples:
-		db.head.applySamples(s.p, &s.pr.samples, lsn)
+		db.orphans(db.head.applySamples(s.p, &s.pr.samples, lsn))
 	case wal.TypeHistogram:
-		db.head.applyHistograms(s.p, s.pr.hists, lsn)
+		db.orphans(db.head.applyHistograms(s.p, s.pr.hists, lsn))
 	case wal.TypeExemplar:
 		db.met.droppedExem.Add(float64(db.head.applyExemplars(s.p, s.pr.exemplars)))
 	}
 	s.p.applied = lsn
+}
+
+// orphans reports samples of series that have no group, which only a bug can cause.
+// They are in the log; the next start finds their series.
+func (db *DB) orphans(n int) {
+	if n > 0 {
+		db.met.lostSamples.Add(float64(n))
+		db.logger.Error("samples have no place in memory: restart to recover them from the log", "samples", n)
+	}
 }
 
 // addSeries adds the records of p's new series, before any of their samples. They

@@ -79,6 +79,7 @@ func (db *DB) Delete(ctx context.Context, t storage.Tenant, s storage.Selection)
 	if err := db.enter(ctx, "delete", t); err != nil {
 		return storage.DeleteReceipt{}, err
 	}
+	defer db.leave()
 	if err := s.Validate(); err != nil {
 		return storage.DeleteReceipt{}, err
 	}
@@ -223,6 +224,7 @@ func (db *DB) DeleteStatus(ctx context.Context, t storage.Tenant, id string) (st
 	if err := db.enter(ctx, "delete status", t); err != nil {
 		return storage.DeleteReceipt{}, err
 	}
+	defer db.leave()
 	notFound := storage.Errorf(storage.KindNotFound, "delete status", "no delete with id %q", id)
 	tn := db.lookupTenant(t)
 	if tn == nil || id == "" || len(id) > 1024 {
@@ -269,6 +271,7 @@ func (db *DB) DeleteTenant(ctx context.Context, t storage.Tenant) error {
 	if err := db.enter(ctx, "delete tenant", t); err != nil {
 		return err
 	}
+	defer db.leave()
 	tn := db.lookupTenant(t)
 	if tn == nil {
 		return nil

@@ -94,6 +94,7 @@ func (db *DB) discover(ctx context.Context, op string, t storage.Tenant, s stora
 	if err := db.enter(ctx, op, t); err != nil {
 		return err
 	}
+	defer db.leave()
 	if err := s.Validate(); err != nil {
 		return err
 	}
@@ -300,6 +301,7 @@ func (db *DB) Metadata(ctx context.Context, t storage.Tenant, q storage.Metadata
 	if err := db.enter(ctx, "metadata", t); err != nil {
 		return nil, err
 	}
+	defer db.leave()
 	tn := db.lookupTenant(t)
 	if tn == nil {
 		return nil, nil

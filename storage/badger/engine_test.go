@@ -427,3 +427,51 @@ func TestKeysRoundTripAndSort(t *testing.T) {
 		t.Errorf("block key %x: %+v, %v", key, got, err)
 	}
 }
+
+// A series that the index cannot take is refused; the rest of the batch is kept.
+func TestSeriesWithTooManyLabelsIsRefused(t *testing.T) {
+	db := openTest(t, testConfig(t.TempDir()))
+	var many storage.LabelsBuilder
+	for i := range 5000 {
+		many.Add(fmt.Sprintf("l%04d", i), "v")
+	}
+	ls, err := many.AppendTo(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now().UnixMilli()
+	var b storage.Batch
+	b.Add(metric("a"), storage.Sample{T: now, V: 1})
+	b.Add(ls, storage.Sample{T: now - 1, V: 2}, storage.Sample{T: now, V: 3})
+	b.Add(metric("c"), storage.Sample{T: now, V: 4})
+	res, err := db.Append(t.Context(), engineTenant, &b)
+	if err != nil || res.Samples != 2 || len(res.Refused) != 1 || res.Refused[0].Series != 1 || res.Refused[0].Reason != storage.ReasonLabelLimit {
+		t.Fatalf("append: %+v, %v; want the second series refused", res, err)
+	}
+	if n := sampleCount(t, db); n != 2 {
+		t.Fatalf("%d samples are stored, want 2", n)
+	}
+}
+
+// Close waits for the calls that are under way, and later ones are refused.
+func TestCloseWaitsForReaders(t *testing.T) {
+	db := openTest(t, testConfig(t.TempDir()))
+	fill(t, db, "m", 200, 5, time.Now().UnixMilli())
+	s := everything()
+	s.Unsorted = true
+	closed := make(chan error, 1)
+	n := 0
+	for x, err := range db.Select(context.Background(), engineTenant, s) {
+		if err != nil {
+			t.Fatalf("select while closing: %v", err)
+		}
+		if n == 0 {
+			go func() { closed <- db.Close() }()
+			eventually(t, "the store refuses callers", func() bool { return db.closed.Load() })
+		}
+		n += len(x.Samples)
+	}
+	if err := <-closed; err != nil || n != 200*5 {
+		t.Fatalf("%d samples were read while closing, want %d; close: %v", n, 200*5, err)
+	}
+}

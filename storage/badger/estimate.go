@@ -28,6 +28,7 @@ func (db *DB) Estimate(ctx context.Context, t storage.Tenant, s storage.Selectio
 	if err := db.enter(ctx, "estimate", t); err != nil {
 		return e, err
 	}
+	defer db.leave()
 	if err := s.Validate(); err != nil {
 		return e, err
 	}

@@ -194,6 +194,7 @@ func (db *DB) Exemplars(ctx context.Context, t storage.Tenant, q storage.Exempla
 	if err := db.enter(ctx, "exemplars", t); err != nil {
 		return nil, err
 	}
+	defer db.leave()
 	limit := q.Limit
 	if limit <= 0 || limit > db.cfg.MaxExemplars {
 		limit = db.cfg.MaxExemplars

@@ -176,6 +176,7 @@ func (db *DB) Tenants(ctx context.Context) ([]storage.TenantStats, error) {
 	if err := db.alive(ctx, "tenants"); err != nil {
 		return nil, err
 	}
+	defer db.leave()
 	today := dayOf(db.now().UnixMilli())
 	var out []storage.TenantStats
 	for _, tn := range db.allTenants() {

@@ -76,6 +76,7 @@ type DB struct {
 	stop          context.CancelFunc // ends maintenance
 	pressure      chan struct{}      // the head is over its bound
 
+	callers    callers
 	closeOnce  sync.Once
 	closeErr   error
 	closed     atomic.Bool
@@ -265,7 +266,45 @@ func (db *DB) dropPrefixes(prefixes ...[]byte) error {
 	return db.kv.DropPrefix(prefixes...)
 }
 
-// enter is what every method of a tenant does first.
+// callers counts the method calls that are under way, so that Close does not take
+// the files and the memory from under them.
+type callers struct {
+	mu     sync.Mutex
+	n      int
+	closed bool
+	idle   chan struct{} // closed when the last caller left after close
+}
+
+func (c *callers) enter() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return false
+	}
+	c.n++
+	return true
+}
+
+func (c *callers) leave() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.n--; c.n == 0 && c.closed {
+		close(c.idle)
+	}
+}
+
+// close lets no more callers in; the channel is closed when the last has left.
+func (c *callers) close() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed, c.idle = true, make(chan struct{})
+	if c.n == 0 {
+		close(c.idle)
+	}
+	return c.idle
+}
+
+// enter is what every method of a tenant does first; leave is due when it returns nil.
 func (db *DB) enter(ctx context.Context, op string, t storage.Tenant) error {
 	if err := t.Validate(); err != nil {
 		return err
@@ -274,19 +313,26 @@ func (db *DB) enter(ctx context.Context, op string, t storage.Tenant) error {
 }
 
 func (db *DB) alive(ctx context.Context, op string) error {
-	if db.closed.Load() {
+	if err := storage.ContextError(ctx, op); err != nil && !db.closed.Load() {
+		return err
+	}
+	if !db.callers.enter() {
 		return errClosed(op)
 	}
-	return storage.ContextError(ctx, op)
+	return nil
 }
 
-// Close implements storage.Store: it writes the head as blocks, cuts the log and
-// releases the directory.
+func (db *DB) leave() { db.callers.leave() }
+
+// Close implements storage.Store: it lets running calls end, writes the head as
+// blocks, cuts the log and releases the directory.
 func (db *DB) Close() error {
 	db.closeOnce.Do(func() {
 		db.closed.Store(true)
+		idle := db.callers.close()
 		close(db.closing)
 		<-db.committerGone
+		<-idle
 		db.stop()
 		db.background.Wait()
 		db.closeErr = internal("close", db.shutdown())

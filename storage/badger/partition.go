@@ -4,11 +4,13 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 
 	badgerdb "github.com/dgraph-io/badger/v4"
 
+	"github.com/luminate/luminate/storage"
 	"github.com/luminate/luminate/storage/badger/internal/block"
 	"github.com/luminate/luminate/storage/badger/internal/index"
 	"github.com/luminate/luminate/storage/badger/internal/wal"
@@ -125,6 +127,7 @@ func (h *head) firstTarget(n uint32) uint16 {
 // that are new.
 func (p *partition) createMissing(r *request, pr *partRequest) error {
 	var groups []uint32
+	var failed error
 	created := 0
 	p.mu.Lock()
 	for i := range pr.missing {
@@ -132,9 +135,14 @@ func (p *partition) createMissing(r *request, pr *partRequest) error {
 		id, ok := p.idx.Lookup(m.hash)
 		if !ok {
 			var err error
-			if id, err = p.idx.Create(m.hash, r.batch.At(m.series).Labels); err != nil {
-				p.mu.Unlock()
-				return fmt.Errorf("create series: %w", err)
+			id, err = p.idx.Create(m.hash, r.batch.At(m.series).Labels)
+			if errors.Is(err, index.ErrLabels) || errors.Is(err, index.ErrFull) {
+				r.reject(m, err)
+				continue
+			}
+			if err != nil {
+				failed = fmt.Errorf("create series: %w", err)
+				break
 			}
 			p.unlogged = append(p.unlogged, id)
 			p.unpersisted = append(p.unpersisted, id)
@@ -146,6 +154,9 @@ func (p *partition) createMissing(r *request, pr *partRequest) error {
 		m.fill(pr, id)
 	}
 	p.mu.Unlock()
+	if len(r.rejected) > 0 {
+		pr.dropRejected()
+	}
 	if created > 0 {
 		db := r.db
 		db.head.mu.Lock()
@@ -154,7 +165,41 @@ func (p *partition) createMissing(r *request, pr *partRequest) error {
 		db.openSeries.Add(int64(created))
 		db.met.series.Add(float64(created))
 	}
-	return nil
+	return failed
+}
+
+// reject notes a series that the index cannot take.
+func (r *request) reject(m *missingSeries, err error) {
+	reason := storage.ReasonLabelLimit
+	if errors.Is(err, index.ErrFull) {
+		reason = storage.ReasonSeriesLimit
+	}
+	r.rejected = append(r.rejected, rejection{
+		series: m.series, reason: reason, err: err,
+		samples: m.to - m.from, histograms: m.histTo - m.histFrom, exemplars: m.exempTo - m.exempFrom,
+	})
+}
+
+// dropRejected takes the rows of rejected series out of a share.
+func (pr *partRequest) dropRejected() {
+	s := &pr.samples
+	k := 0
+	for i, ref := range s.Ref {
+		if ref == noRef {
+			continue
+		}
+		s.Ref[k], s.T[k], s.V[k] = ref, s.T[i], s.V[i]
+		if len(s.ST) > 0 {
+			s.ST[k] = s.ST[i]
+		}
+		k++
+	}
+	s.Ref, s.T, s.V = s.Ref[:k], s.T[:k], s.V[:k]
+	if len(s.ST) > 0 {
+		s.ST = s.ST[:k]
+	}
+	pr.hists = slices.DeleteFunc(pr.hists, func(h histogramRow) bool { return h.ref == noRef })
+	pr.exemplars = slices.DeleteFunc(pr.exemplars, func(e exemplarRow) bool { return e.ref == noRef })
 }
 
 func (m *missingSeries) fill(pr *partRequest, id uint32) {

@@ -38,6 +38,7 @@ func (db *DB) Retention(ctx context.Context, t storage.Tenant) ([]storage.Retent
 	if err := db.enter(ctx, "retention", t); err != nil {
 		return nil, err
 	}
+	defer db.leave()
 	tn := db.lookupTenant(t)
 	if tn == nil {
 		return nil, nil
@@ -50,6 +51,7 @@ func (db *DB) SetRetention(ctx context.Context, t storage.Tenant, p storage.Rete
 	if err := db.enter(ctx, "set retention", t); err != nil {
 		return err
 	}
+	defer db.leave()
 	if err := p.Validate(); err != nil {
 		return err
 	}
@@ -64,6 +66,7 @@ func (db *DB) RemoveRetention(ctx context.Context, t storage.Tenant, metric stri
 	if err := db.enter(ctx, "remove retention", t); err != nil {
 		return err
 	}
+	defer db.leave()
 	return db.changePolicies(ctx, "remove retention", t, func(ps []storage.RetentionPolicy) ([]storage.RetentionPolicy, error) {
 		n := len(ps)
 		ps = slices.DeleteFunc(ps, func(x storage.RetentionPolicy) bool { return x.Metric == metric })
@@ -119,6 +122,7 @@ func (db *DB) Cleanup(ctx context.Context) (storage.CleanupReport, error) {
 	if err := db.alive(ctx, "cleanup"); err != nil {
 		return storage.CleanupReport{}, err
 	}
+	defer db.leave()
 	rep, err := db.cleanup(ctx)
 	return rep, internal("cleanup", err)
 }

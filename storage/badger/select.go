@@ -89,10 +89,12 @@ func (db *DB) newSelection(tn *tenant, s storage.Selection) *selection {
 // Select implements storage.Store.
 func (db *DB) Select(ctx context.Context, t storage.Tenant, s storage.Selection) iter.Seq2[storage.Series, error] {
 	return func(yield func(storage.Series, error) bool) {
-		err := db.enter(ctx, "select", t)
-		if err == nil {
-			err = s.Validate()
+		if err := db.enter(ctx, "select", t); err != nil {
+			yield(storage.Series{}, err)
+			return
 		}
+		defer db.leave()
+		err := s.Validate()
 		if err != nil {
 			yield(storage.Series{}, err)
 			return
