@@ -74,13 +74,20 @@ func BenchmarkEvaluate(b *testing.B) {
 	}
 }
 
-// BenchmarkEvaluateBlocks asks the same when everything is in blocks.
+// BenchmarkEvaluateBlocks asks the same when everything is in blocks, and when the day
+// is closed, its index packed.
 func BenchmarkEvaluateBlocks(b *testing.B) {
 	s := newBenchStore(b, 100_000, 20)
 	if err := s.db.flush.everything(b.Context()); err != nil {
 		b.Fatal(err)
 	}
-	s.questions(b)
+	b.Run("open", s.questions)
+	for _, p := range s.db.allPartitions() {
+		if err := s.db.closePartition(b.Context(), p); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.Run("closed", s.questions)
 }
 
 func (s *benchStore) questions(b *testing.B) {
