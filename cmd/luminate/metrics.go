@@ -14,6 +14,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 )
 
+// registry takes Luminate's own metrics and gathers them. It is a
+// *prometheus.Registry but for the test that lists what is registered.
+type registry interface {
+	prometheus.Registerer
+	prometheus.Gatherer
+}
+
 // httpMetrics are the metrics of the HTTP surface; routes are templates, so every
 // label is bounded.
 type httpMetrics struct {

@@ -50,12 +50,12 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger, reg prometheus.Regi
 		return nil, err
 	}
 	s.log, s.metrics = log, newMetrics(reg)
+	s.buffer = newBuffer(cfg, s.sendBlock)
+	registerLoad(reg, s)
 	if err := s.prepare(ctx); err != nil {
 		s.closePools()
 		return nil, err
 	}
-	s.buffer = newBuffer(cfg, s.sendBlock)
-	registerLoad(reg, s)
 	s.workers.Go(s.watchParts)
 	return s, nil
 }
