@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	jsoniter "github.com/json-iterator/go"
 	"github.com/prometheus/client_golang/prometheus"
 	promengine "github.com/prometheus/prometheus/promql"
 
@@ -145,6 +146,37 @@ func TestPrometheusPrefix(t *testing.T) {
 }
 
 func seconds(ms int64) string { return fmt.Sprintf("%d.%03d", ms/1000, ms%1000) }
+
+// TestClientGone writes an answer of megabytes to a client that left: nothing piles
+// up.
+func TestClientGone(t *testing.T) {
+	e := &encoder{jsoniter.NewStream(jsonAPI, brokenWriter{}, 4096)}
+	encodeList(e, 200_000, func(i int) { e.WriteInt(i) })
+	if got := cap(e.Buffer()); got > 4*flushBytes {
+		t.Errorf("%d bytes are held", got)
+	}
+}
+
+type brokenWriter struct{}
+
+func (brokenWriter) Write([]byte) (int, error) { return 0, io.ErrClosedPipe }
+
+func TestFeatures(t *testing.T) {
+	srv := serve(t, storagetest.NewModel(), nil)
+	_, body := get(t, srv.URL+"/api/v1/features")
+	var got struct {
+		Data map[string]map[string]bool `json:"data"`
+	}
+	if err := json.Unmarshal([]byte(body), &got); err != nil {
+		t.Fatal(err)
+	}
+	if !got.Data["promql"]["at_modifier"] || !got.Data["promql_functions"]["rate"] || !got.Data["promql_operators"][">="] || got.Data["api"]["remote_write_receiver"] {
+		t.Errorf("got %v", got.Data)
+	}
+	if !strings.Contains(body, `">="`) {
+		t.Errorf("operators are escaped: %s", body)
+	}
+}
 
 func TestLabelInPath(t *testing.T) {
 	store := storagetest.NewModel()

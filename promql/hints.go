@@ -69,10 +69,10 @@ func (s *hintScratch) set(d *storage.Series, prev *storage.HistogramSample) {
 		if floats > was { // a float between: no histogram to continue
 			prev = nil
 		}
-		if hint := hintOf(cur); *hint != histogram.GaugeType && *hint != histogram.CounterReset {
-			*hint = histogram.UnknownCounterReset
+		if hint := hintOf(cur); hint != histogram.GaugeType && hint != histogram.CounterReset {
+			setHint(cur, histogram.UnknownCounterReset) // else DetectReset would believe it
 			if prev != nil && s.continues(cur, prev) {
-				*hint = histogram.NotCounterReset
+				setHint(cur, histogram.NotCounterReset)
 			}
 		}
 		prev = cur
@@ -82,7 +82,7 @@ func (s *hintScratch) set(d *storage.Series, prev *storage.HistogramSample) {
 // continues tells whether cur follows prev in one counter without a reset.
 func (s *hintScratch) continues(cur, prev *storage.HistogramSample) bool {
 	switch {
-	case (cur.H == nil) != (prev.H == nil), *hintOf(prev) == histogram.GaugeType:
+	case (cur.H == nil) != (prev.H == nil), hintOf(prev) == histogram.GaugeType:
 		return false
 	case cur.IsStale():
 		return true
@@ -95,9 +95,25 @@ func (s *hintScratch) continues(cur, prev *storage.HistogramSample) bool {
 	return !s.a.DetectReset(s.b)
 }
 
-func hintOf(h *storage.HistogramSample) *histogram.CounterResetHint {
+func hintOf(h *storage.HistogramSample) histogram.CounterResetHint {
 	if h.H != nil {
-		return &h.H.CounterResetHint
+		return h.H.CounterResetHint
 	}
-	return &h.FH.CounterResetHint
+	return h.FH.CounterResetHint
+}
+
+// setHint changes the hint of a copy: the histogram itself may be what a store
+// keeps in memory. The copy shares spans and buckets, which nobody changes.
+func setHint(s *storage.HistogramSample, hint histogram.CounterResetHint) {
+	switch {
+	case hintOf(s) == hint:
+	case s.H != nil:
+		h := *s.H
+		h.CounterResetHint = hint
+		s.H = &h
+	default:
+		h := *s.FH
+		h.CounterResetHint = hint
+		s.FH = &h
+	}
 }

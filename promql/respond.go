@@ -45,10 +45,10 @@ func value(v any) answer {
 type encoder struct{ *jsoniter.Stream }
 
 // flushFull sends what is held if it is much. A failed write is the client's
-// leaving; the stream then drops everything, and the handler ends soon.
+// leaving: what is left is dropped, so that it does not pile up.
 func (e *encoder) flushFull() {
-	if e.Buffered() >= flushBytes {
-		_ = e.Flush()
+	if e.Buffered() >= flushBytes && e.Flush() != nil {
+		e.SetBuffer(e.Buffer()[:0])
 	}
 }
 
