@@ -211,6 +211,7 @@ func TestEveryPanelHasData(t *testing.T) {
 			t.Errorf("%s is no panel", key)
 		}
 	}
+	checkLive(t, p)
 	t.Run("in Grafana's terms", func(t *testing.T) { testGrafanasRequests(t, p.url) })
 }
 
