@@ -160,6 +160,8 @@ func (g *Grid) Validate() error {
 			return bad("unknown aggregation %d", a.Op)
 		case (a.Op == AggTopK || a.Op == AggBottomK) && len(g.Aggregates) > 1:
 			return bad("%s must stand alone", a.Op)
+		case (a.Op == AggTopK || a.Op == AggBottomK) && g.Func == FuncNone:
+			return bad("%s needs a function", a.Op)
 		case (a.Op == AggFirst || a.Op == AggLast) && g.Func != FuncNone:
 			return bad("%s needs function none", a.Op)
 		}

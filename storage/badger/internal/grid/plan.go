@@ -37,9 +37,6 @@ func NewPlan(g storage.Grid, budget *Budget) (*Plan, error) {
 			p.quantile = true
 		}
 	}
-	if p.topk && g.Func == storage.FuncNone {
-		return nil, storage.Errorf(storage.KindInvalid, "grid", "%s needs a function", g.Aggregates[0].Op)
-	}
 	return p, nil
 }
 
