@@ -60,6 +60,7 @@ type BadgerConfig struct {
 	MinFreeBytes     int64         `koanf:"minFreeBytes" doc:"Free space below which writes are refused with 503; reads go on."`
 	HeadMaxBytes     int64         `koanf:"headMaxBytes" doc:"Memory of samples that are not yet in blocks, above which they are written out early."`
 	SnapshotInterval time.Duration `koanf:"snapshotInterval" doc:"Time between snapshots of the head; bounds the log that a restart reads again."`
+	MaxEvaluateBytes int64         `koanf:"maxEvaluateBytes" doc:"Memory that one evaluation inside the storage may hold."`
 	FutureLimit      time.Duration `koanf:"futureLimit" doc:"Samples further ahead of the clock are refused; at most 1h."`
 }
 
@@ -108,20 +109,23 @@ type LimitsConfig struct {
 
 // QueryConfig bounds queries.
 type QueryConfig struct {
-	Timeout       time.Duration `koanf:"timeout" doc:"Longest PromQL query."`
-	MaxConcurrent int           `koanf:"maxConcurrent" doc:"Queries evaluated at once; further ones wait."`
-	MaxSamples    int           `koanf:"maxSamples" doc:"Samples that one PromQL query may hold in memory."`
-	MaxSeries     int           `koanf:"maxSeries" doc:"Series that one query may select; 0 is no bound."`
-	Lookback      time.Duration `koanf:"lookback" doc:"How old the newest sample of an instant selector may be."`
-	Planner       bool          `koanf:"planner" doc:"Evaluate what the storage can do inside the storage."`
-	MemoryBytes   int64         `koanf:"memoryBytes" doc:"Memory that all queries together may reserve; 0 is a quarter of the machine's, or of GOMEMLIMIT."`
-	ReadGate      int           `koanf:"readGate" doc:"Remote reads served at once."`
-	ReadSamples   int           `koanf:"readSamples" doc:"Samples in one remote read answer of the SAMPLES kind."`
+	Timeout           time.Duration `koanf:"timeout" doc:"Longest PromQL query."`
+	MaxConcurrent     int           `koanf:"maxConcurrent" doc:"Queries evaluated at once; further ones wait."`
+	MaxSamples        int           `koanf:"maxSamples" doc:"Samples that one PromQL query may hold in memory."`
+	MaxSeries         int           `koanf:"maxSeries" doc:"Series that one query may select; 0 is no bound."`
+	Lookback          time.Duration `koanf:"lookback" doc:"How old the newest sample of an instant selector may be."`
+	Planner           bool          `koanf:"planner" doc:"Evaluate what the storage can do inside the storage."`
+	MemoryBytes       int64         `koanf:"memoryBytes" doc:"Memory that all PromQL queries together may reserve, one at most half of it; 0 is the built-in bound, by GOMEMLIMIT where it is set."`
+	TenantMemoryBytes int64         `koanf:"tenantMemoryBytes" doc:"Memory that the PromQL queries of one tenant may reserve; 0 is no bound of its own."`
+	NativeMemoryBytes int64         `koanf:"nativeMemoryBytes" doc:"Memory that all native queries together may reserve."`
+	ReadGate          int           `koanf:"readGate" doc:"Remote reads served at once."`
+	ReadSamples       int           `koanf:"readSamples" doc:"Samples that one query of a remote read of the SAMPLES kind may answer with."`
 }
 
 // WriteConfig bounds writes.
 type WriteConfig struct {
-	MaxDecodedBytes int64 `koanf:"maxDecodedBytes" doc:"Largest decompressed remote write or OTLP request."`
+	MaxDecodedBytes  int64 `koanf:"maxDecodedBytes" doc:"Largest decompressed remote write or OTLP request."`
+	MaxInFlightBytes int64 `koanf:"maxInFlightBytes" doc:"Decompressed bytes of all such requests under way; further ones wait, then get 503."`
 }
 
 // OTLPConfig sets the translation of OTLP metrics.
@@ -162,7 +166,7 @@ func DefaultConfig() Config {
 			Backend: "badger",
 			Badger: BadgerConfig{
 				Dir: "./data", WALSync: "os", RetentionDays: 30, MinFreeBytes: 256 << 20, HeadMaxBytes: 512 << 20,
-				SnapshotInterval: 5 * time.Minute, FutureLimit: time.Hour,
+				SnapshotInterval: 5 * time.Minute, MaxEvaluateBytes: 1 << 30, FutureLimit: time.Hour,
 			},
 			ClickHouse: ClickHouseConfig{MigrateSchema: true, FlushRows: 100_000, FlushAge: 100 * time.Millisecond, RetentionDays: 30},
 		},
@@ -171,9 +175,9 @@ func DefaultConfig() Config {
 		Limits:  LimitsConfig{Mode: "enforce", Reload: 10 * time.Second, Processes: 1},
 		Query: QueryConfig{
 			Timeout: 2 * time.Minute, MaxConcurrent: 20, MaxSamples: 50_000_000, Lookback: 5 * time.Minute, Planner: true,
-			ReadGate: 10, ReadSamples: 50_000_000,
+			NativeMemoryBytes: 1 << 30, ReadGate: 10, ReadSamples: 50_000_000,
 		},
-		Write:   WriteConfig{MaxDecodedBytes: 32 << 20},
+		Write:   WriteConfig{MaxDecodedBytes: 32 << 20, MaxInFlightBytes: 256 << 20},
 		OTLP:    OTLPConfig{TranslationStrategy: "UnderscoreEscapingWithSuffixes"},
 		Metrics: MetricsConfig{SelfScrapeTenant: "luminate", SelfScrapeInterval: 15 * time.Second, CensusInterval: 5 * time.Minute},
 		Log:     LogConfig{Level: "info", Format: "auto"},

@@ -58,7 +58,7 @@ func badgerConfig(cfg *Config) badger.Config {
 	b, c := cfg.Storage.Badger, badger.DefaultConfig()
 	c.Dir, c.WALSync, c.RetentionDays = b.Dir, b.WALSync, b.RetentionDays
 	c.MaxBytes, c.MinFreeBytes, c.HeadMaxBytes = b.MaxBytes, b.MinFreeBytes, b.HeadMaxBytes
-	c.SnapshotInterval, c.FutureLimit = b.SnapshotInterval, b.FutureLimit
+	c.SnapshotInterval, c.FutureLimit, c.MaxEvaluateBytes = b.SnapshotInterval, b.FutureLimit, b.MaxEvaluateBytes
 	return c
 }
 
@@ -74,14 +74,14 @@ func nativeConfig(cfg *Config, g *guards) native.Config {
 	c, l := native.DefaultConfig(), g.limiter
 	c.Refusals = g.refusals
 	c.Version, c.Backend, c.TenantMode = version, cfg.Storage.Backend, tenantMode(cfg)
-	c.AdminEnable = cfg.Admin.Enable
+	c.AdminEnable, c.QueryMemoryBytes = cfg.Admin.Enable, cfg.Query.NativeMemoryBytes
 	c.WriteLimitsOf, c.QueryLimitsOf, c.Limits = nativeWriteLimits(l, c.Write), nativeQueryLimits(l, c.Query), l
 	return c
 }
 
 func remoteConfig(cfg *Config, l *tenancy.Limiter, refusals *native.Refusals) remote.Config {
 	c := remote.DefaultConfig()
-	c.MaxBodyBytes, c.MaxDecodedBytes = cfg.Server.MaxBodyBytes, cfg.Write.MaxDecodedBytes
+	c.MaxBodyBytes, c.MaxDecodedBytes, c.MaxInFlightBytes = cfg.Server.MaxBodyBytes, cfg.Write.MaxDecodedBytes, cfg.Write.MaxInFlightBytes
 	c.Read.Concurrency, c.Read.MaxSamples = cfg.Query.ReadGate, cfg.Query.ReadSamples
 	c.OTLP.TranslationStrategy = otlptranslator.TranslationStrategyOption(cfg.OTLP.TranslationStrategy)
 	c.OTLP.PromoteResourceAttributes = cfg.OTLP.PromoteAttributes
@@ -97,6 +97,10 @@ func promqlConfig(cfg *Config) promql.Config {
 	c := promql.DefaultConfig()
 	c.Timeout, c.MaxConcurrent, c.LookbackDelta = cfg.Query.Timeout, cfg.Query.MaxConcurrent, cfg.Query.Lookback
 	c.MaxSamples, c.MaxSeries, c.Planner = cfg.Query.MaxSamples, cfg.Query.MaxSeries, cfg.Query.Planner
+	c.MaxTenantMemoryBytes = cfg.Query.TenantMemoryBytes
+	if cfg.Query.MemoryBytes > 0 {
+		c.MaxMemoryBytes, c.MaxQueryMemoryBytes = cfg.Query.MemoryBytes, cfg.Query.MemoryBytes/2
+	}
 	c.Info = promql.Info{
 		Version: version, Started: time.Now(), Retention: fmt.Sprintf("%dd", retentionDays(cfg)),
 		Flags: flagValues(cfg), ConfigYAML: func() string { return renderConfig(cfg) },
