@@ -21,7 +21,7 @@ build: ## Build the binaries into bin/
 run: ## Run a server on 127.0.0.1:8080 with its data in ./data
 	$(GO) run -ldflags '$(LDFLAGS)' ./cmd/luminate serve
 
-test: prometheus ## All tests, with the race detector where a C compiler is found
+test: prometheus promtool ## All tests, with the race detector where a C compiler is found
 	$(GO) test $(RACE) $(TESTFLAGS) $(PKGS)
 
 short: ## The quick tests, without the race detector
