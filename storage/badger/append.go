@@ -191,10 +191,13 @@ func (r *request) prepare(db *DB, res *storage.AppendResult) {
 	clock := db.clock(r.tn)
 	lim := clock.limits("")
 	var cur *partRequest
+	metric := ""
 	for i := range b.Series {
 		v := b.At(i)
 		if clock.perMetric() {
-			lim = clock.limits(v.Labels.Metric())
+			if name := v.Labels.Metric(); name != metric {
+				metric, lim = name, clock.limits(name)
+			}
 		}
 		h := db.hash(v.Labels)
 		if !r.known(cur, h) {

@@ -91,10 +91,10 @@ func TestDamageIsNeverSilent(t *testing.T) {
 		rounds       int
 		cut          bool
 	}{
-		{walDir, "*.wal", 12, false},
-		{snapshotDir, "*.snap", 6, false},
-		{kvDir, "*.sst", 8, false},
-		{kvDir, "*.mem", 12, false},
+		{walDir, "*.wal", 8, false},
+		{snapshotDir, "*.snap", 4, false},
+		{kvDir, "*.sst", 6, false},
+		{kvDir, "*.mem", 8, false},
 		{snapshotDir, "*.snap", 3, true},
 	} {
 		t.Run(fmt.Sprintf("%s cut=%v", target.pattern, target.cut), func(t *testing.T) {

@@ -152,6 +152,7 @@ func (f *flusher) write(ctx context.Context, groups []groupRef) error {
 	f.work.Lock()
 	defer f.work.Unlock()
 	db := f.db
+	db.disk.check() // others may fill the disk between two looks of maintenance
 	if err := db.disk.flushable(); err != nil {
 		return err
 	}

@@ -1,8 +1,10 @@
 package badger
 
 import (
+	"bytes"
 	"cmp"
 	"context"
+	"encoding/binary"
 	"errors"
 	"math"
 	"slices"
@@ -178,6 +180,7 @@ func (db *DB) Tenants(ctx context.Context) ([]storage.TenantStats, error) {
 	}
 	defer db.leave()
 	today := dayOf(db.now().UnixMilli())
+	stored := db.tenantBytes()
 	var out []storage.TenantStats
 	for _, tn := range db.allTenants() {
 		parts := tn.partitions(math.MinInt64, math.MaxInt64)
@@ -188,8 +191,7 @@ func (db *DB) Tenants(ctx context.Context) ([]storage.TenantStats, error) {
 		if ms := tn.lastWrite.Load(); ms != 0 {
 			s.LastWrite = time.UnixMilli(ms).UTC()
 		}
-		prefixes := make([][]byte, len(parts))
-		for i, p := range parts {
+		for _, p := range parts {
 			if p.day == today {
 				p.mu.RLock()
 				if p.idx != nil {
@@ -197,13 +199,22 @@ func (db *DB) Tenants(ctx context.Context) ([]storage.TenantStats, error) {
 				}
 				p.mu.RUnlock()
 			}
-			prefixes[i] = partitionPrefix(p.day, tn.id)
 		}
-		for _, prefix := range prefixes {
-			lsm, vlog := db.kv.EstimateSize(prefix)
-			s.Bytes += lsm + vlog
-		}
+		s.Bytes = stored[tn.id]
 		out = append(out, s)
 	}
 	return out, nil
+}
+
+// tenantBytes adds up the tables that hold one tenant's rows alone; small tenants
+// share tables and are not known.
+func (db *DB) tenantBytes() map[uint32]uint64 {
+	out := map[uint32]uint64{}
+	for _, t := range db.kv.Tables() {
+		l, r := t.Left, t.Right
+		if len(l) > 9 && len(r) > 9 && l[0] == keyPartitionRow && bytes.Equal(l[:9], r[:9]) {
+			out[binary.BigEndian.Uint32(l[5:])] += uint64(t.OnDiskSize)
+		}
+	}
+	return out
 }

@@ -164,12 +164,23 @@ func kvOptions(dir string, log *slog.Logger) badgerdb.Options {
 		WithDetectConflicts(false).WithNumVersionsToKeep(1).WithMetricsEnabled(false).
 		WithMemTableSize(16 << 20).WithNumMemtables(2).WithNumCompactors(2).
 		WithNumLevelZeroTables(4).WithNumLevelZeroTablesStall(8).
-		WithBaseTableSize(4 << 20).WithCompression(options.None).WithBlockCacheSize(0).
+		WithBaseTableSize(baseTableSize(dir)).WithCompression(options.None).WithBlockCacheSize(0).
 		WithBlockSize(32 << 10).WithIndexCacheSize(32 << 20).
 		WithValueThreshold(1 << 20).WithValueLogFileSize(64 << 20).
 		WithLogger(kvLogger{log})
 	o.TableSizeMultiplier = 1
 	return o
+}
+
+// baseTableSize is 4 MiB, which keeps compaction small, and 8 MiB for large stores:
+// each table is an open file and a map.
+func baseTableSize(dir string) int64 {
+	const large = 50 << 30
+	tables, err := filepath.Glob(filepath.Join(dir, "*.sst"))
+	if err == nil && len(tables) > large/(4<<20) {
+		return 8 << 20
+	}
+	return 4 << 20
 }
 
 func openKV(dir string, log *slog.Logger) (*badgerdb.DB, error) {

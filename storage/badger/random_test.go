@@ -290,7 +290,7 @@ func (h *history) compare(op string) {
 // TestRandomHistory compares with the model over flushes, snapshots, closed days,
 // crashes and clean-ups in any order.
 func TestRandomHistory(t *testing.T) {
-	seeds, steps := 3, 80
+	seeds, steps := 2, 80
 	if n, err := strconv.Atoi(os.Getenv("LUMINATE_TEST_SEEDS")); err == nil {
 		seeds = n
 	}
