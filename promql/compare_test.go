@@ -154,21 +154,28 @@ type envelope struct {
 }
 
 // TestSameAsPrometheus asks a real Prometheus and this package, both holding the
-// same data, the requests of testdata/requests.txt.
+// same data, the requests of testdata/requests.txt; on Badger once more with all
+// pushed into the storage that can be.
 func TestSameAsPrometheus(t *testing.T) {
 	base := startPrometheus(t)
 	end := time.Now().Truncate(time.Minute).UnixMilli() - 60_000
 	data := sampleData(end)
 	remoteWrite(t, base, data)
-	store := storagetest.NewModel()
-	appendAll(t, store, data)
-	srv := serve(t, store, nil)
 	requests := readRequests(t, end)
-	for _, r := range requests {
-		t.Run(r.line, func(t *testing.T) {
-			compareExchanges(t, r.tag, r.do(t, srv.URL), r.do(t, base))
-		})
+	want := make([]exchange, len(requests))
+	for i, r := range requests {
+		want[i] = r.do(t, base)
 	}
+	compare := func(t *testing.T, store storage.Store, minSeries uint64) {
+		appendAll(t, store, data)
+		srv := serve(t, store, func(c *Config) { c.PlannerMinSeries = minSeries })
+		for i, r := range requests {
+			t.Run(r.line, func(t *testing.T) { compareExchanges(t, r.tag, r.do(t, srv.URL), want[i]) })
+		}
+	}
+	t.Run("model", func(t *testing.T) { compare(t, storagetest.NewModel(), 1000) })
+	t.Run("badger", func(t *testing.T) { compare(t, openBadger(t), 1000) })
+	t.Run("badger, pushed", func(t *testing.T) { compare(t, openBadger(t), 0) })
 	t.Logf("%d requests compared", len(requests))
 }
 

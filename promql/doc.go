@@ -23,6 +23,8 @@
 //     in the far past or future.
 //   - Lists are in ascending order where Prometheus leaves the order open (series
 //     of one selector, warnings and infos).
+//   - series, labels and label values narrow start and end to the days that hold
+//     them: that is what the storage's index knows.
 //   - metadata comes from what senders wrote, not from scrape targets.
 //   - status/tsdb counts the series of the last three hours unless start, end and
 //     match[] say otherwise; chunkCount is 0, a chunk is nothing that all backends
