@@ -28,7 +28,7 @@ func (s *Store) Append(ctx context.Context, t storage.Tenant, b *storage.Batch) 
 		return storage.AppendResult{}, translate(ctx, "append", err)
 	}
 	for range maxStale {
-		a := &appender{s: s, tenant: t.String(), pol: pol, set: s.series.of(t.String()), parts: map[blockKey]*block{}, now: s.cfg.now().UnixMilli()}
+		a := &appender{s: s, tenant: t.String(), pol: pol, set: s.series.of(t.String()), parts: map[blockKey]*block{}, samples: len(b.Samples), now: s.cfg.now().UnixMilli()}
 		for i := range b.Series {
 			a.add(i, b.At(i))
 		}
@@ -81,7 +81,9 @@ type appender struct {
 	set    *tenantSeries
 	parts  map[blockKey]*block
 	now    int64
-	res    storage.AppendResult
+	// samples is how many the batch has, a guess at the size of a block.
+	samples int
+	res     storage.AppendResult
 
 	// The metric of the series before: neighbours often share it.
 	metric     string
@@ -187,9 +189,10 @@ func (a *appender) block(kind rowKind, k seriesKey, t int64) *block {
 	b := a.parts[key]
 	if b == nil {
 		b = &block{blockKey: key, inNew: map[uint64]bool{}, sets: map[*tenantSeries]struct{}{a.set: {}}}
+		b.reserve(min(a.samples, maxReserved))
 		a.parts[key] = b
 	}
-	if n := b.rows(); n == 0 || b.ids[n-1] != k.id {
+	if n := len(b.ids); n == 0 || b.ids[n-1] != k.id {
 		a.announce(b, k)
 	}
 	b.tenants = append(b.tenants, a.tenant)
@@ -198,6 +201,16 @@ func (a *appender) block(kind rowKind, k seriesKey, t int64) *block {
 	b.ids = append(b.ids, k.id)
 	b.times = append(b.times, t)
 	return b
+}
+
+// maxReserved bounds the rows that a block makes room for at once: most batches fall
+// into one partition, a backfill into many.
+const maxReserved = 10_000
+
+func (b *block) reserve(n int) {
+	b.tenants, b.metrics = make([]string, 0, n), make([]string, 0, n)
+	b.locs, b.ids, b.times = make([]uint32, 0, n), make([]uint64, 0, n), make([]int64, 0, n)
+	b.images, b.sts = make([]uint64, 0, n), make([]int64, 0, n)
 }
 
 // announce adds the series' row to the block unless it is known to be stored.

@@ -58,12 +58,15 @@ type block struct {
 	inNew  map[uint64]bool            // keys of series
 	sets   map[*tenantSeries]struct{} // what "known" was judged by
 
+	more  []*block // rows of further requests; of these only the columns are used
+	count int      // rows in more
+
 	timer *time.Timer
 	done  chan struct{}
 	err   error
 }
 
-func (b *block) rows() int { return len(b.ids) }
+func (b *block) rows() int { return len(b.ids) + b.count }
 
 // buffer merges requests into blocks and hands them to send: a block goes out when it
 // is full, or when its partition's last one is a flush age ago. So a lone request
@@ -134,16 +137,11 @@ func (b *buffer) mergeLocked(key blockKey, p *block) *block {
 	return open
 }
 
+// take adds another request's rows. They stay where they are: the driver takes a
+// column in several pieces.
 func (b *block) take(p *block) {
-	b.tenants = append(b.tenants, p.tenants...)
-	b.metrics = append(b.metrics, p.metrics...)
-	b.locs = append(b.locs, p.locs...)
-	b.ids = append(b.ids, p.ids...)
-	b.times = append(b.times, p.times...)
-	b.images = append(b.images, p.images...)
-	b.sts = append(b.sts, p.sts...)
-	b.data = append(b.data, p.data...)
-	b.positions = append(b.positions, p.positions...)
+	b.more = append(b.more, p)
+	b.count += p.rows()
 	for _, n := range p.series {
 		if !b.inNew[n.key] {
 			b.inNew[n.key] = true

@@ -93,9 +93,10 @@ func (s *Store) writeReceipt(ctx context.Context, r receipt) error {
 	if erased.IsZero() {
 		erased = time.Unix(0, 0)
 	}
-	return s.insert(ctx, s.home(), render("write/insert_deletes", nil), newToken(),
+	return s.insert(ctx, s.home(), render("write/insert_deletes", nil), newToken(), []any{
 		[]string{r.tenant}, []string{r.ID}, []string{r.kind}, []string{r.Selector}, []int64{r.MinT}, []int64{r.MaxT},
-		[]uint64{r.MatchedSeries}, []time.Time{r.CreatedAt.UTC()}, []time.Time{erased.UTC()})
+		[]uint64{r.MatchedSeries}, []time.Time{r.CreatedAt.UTC()}, []time.Time{erased.UTC()},
+	})
 }
 
 // DeleteStatus implements storage.Store.

@@ -143,15 +143,17 @@ func (e *evaluation) reduceGrid(ctx context.Context, sh *shard, f rowFilter) err
 	}
 	return e.run(ctx, sh, sql, p.args, func(r driver.Rows) error {
 		var id, bad, n uint64
+		var large float64
 		var bits []uint64
-		if err := r.Scan(&id, &bits, &bad, &n); err != nil {
+		if err := r.Scan(&id, &bits, &bad, &large, &n); err != nil {
 			return err
 		}
 		row, ok := e.index[id]
 		if !ok {
 			return nil
 		}
-		if bad > 0 {
+		limit := cancelled * large / (float64(g.Window) / 1000) // of a rate
+		if bad > 0 || large > 0 && slices.ContainsFunc(bits, func(b uint64) bool { return math.Abs(math.Float64frombits(b)) < limit }) {
 			e.dirty[row] = true
 			return e.see(row, n)
 		}
@@ -164,16 +166,21 @@ func (e *evaluation) reduceGrid(ctx context.Context, sh *shard, f rowFilter) err
 	})
 }
 
-// fragile is 1 for series of which the corrected increase may depend on the order of
-// additions: there are resets, and values that are not small whole numbers. Then what
-// remains of last - first + Σ resets can be tiny against its terms.
+// fragile is the greatest absolute value of a series of which the corrected increase
+// may depend on the order of additions, else 0: there are resets, and values that are
+// not small whole numbers. Where then last - first + Σ resets is small against that
+// value, the last digits are lost, and they are others than the reference's.
 func fragile(f storage.Func) string {
 	if f != storage.FuncRate && f != storage.FuncIncrease {
-		return "0"
+		return "toFloat64(0)"
 	}
-	return "toUInt64(countIf(value != trunc(value) OR abs(value) > 9e15) > 0 AND " +
-		"abs(deltaSumTimestamp(value, toUnixTimestamp64Milli(ts)) - (argMax(value, ts) - argMin(value, ts))) > 1e-9 * max(abs(value)))"
+	return "if(countIf(value != trunc(value) OR abs(value) > 9e15) > 0 AND " +
+		"abs(deltaSumTimestamp(value, toUnixTimestamp64Milli(ts)) - (argMax(value, ts) - argMin(value, ts))) > 1e-9 * max(abs(value)), max(abs(value)), 0)"
 }
+
+// cancelled is the share of the greatest value below which a corrected increase has
+// lost too many digits.
+const cancelled = 0.01
 
 func (e *evaluation) run(ctx context.Context, sh *shard, sql string, args []any, scan func(driver.Rows) error) (err error) {
 	e.res.Queries = append(e.res.Queries, sql)

@@ -79,15 +79,11 @@ func (s *Store) storeBlock(ctx context.Context, b *block) error {
 			return err
 		}
 	}
-	switch b.kind {
-	case kindSamples:
-		err = s.insert(ctx, sh, render("write/insert_samples", nil), b.token, b.tenants, b.metrics, b.locs, b.ids, b.times, b.images, b.sts, repeat(b.class, b.rows()))
-	case kindHistograms:
-		err = s.insert(ctx, sh, render("write/insert_histograms", nil), b.token, b.tenants, b.metrics, b.locs, b.ids, b.times, b.images, b.sts, repeat(b.class, b.rows()), b.data)
-	case kindExemplars:
-		err = s.insert(ctx, sh, render("write/insert_exemplars", nil), b.token, b.tenants, b.metrics, b.locs, b.ids, b.times, b.images, b.data, b.positions, repeat(b.class, b.rows()))
+	pieces := [][]any{b.columns()}
+	for _, p := range b.more {
+		pieces = append(pieces, p.columns())
 	}
-	if err != nil {
+	if err := s.insert(ctx, sh, render("write/insert_"+kindTables[b.kind], nil), b.token, pieces...); err != nil {
 		return err
 	}
 	known := map[*tenantSeries][]uint64{}
@@ -98,6 +94,19 @@ func (s *Store) storeBlock(ctx context.Context, b *block) error {
 		s.series.add(set, ks)
 	}
 	return nil
+}
+
+// columns returns the rows in the order of the INSERT's columns.
+func (b *block) columns() []any {
+	n := len(b.ids)
+	switch b.kind {
+	case kindSamples:
+		return []any{b.tenants, b.metrics, b.locs, b.ids, b.times, b.images, b.sts, repeat(b.class, n)}
+	case kindHistograms:
+		return []any{b.tenants, b.metrics, b.locs, b.ids, b.times, b.images, b.sts, repeat(b.class, n), b.data}
+	default:
+		return []any{b.tenants, b.metrics, b.locs, b.ids, b.times, b.images, b.data, b.positions, repeat(b.class, n)}
+	}
 }
 
 func repeat(v uint16, n int) []uint16 {
@@ -119,7 +128,7 @@ func (s *Store) storeSeries(ctx context.Context, sh *shard, b *block) error {
 		tenants[i], metrics[i], locs[i], ids[i] = x.tenant, x.metric, x.loc, x.id
 		days[i], names[i], kv[i] = int32(b.day), x.names, x.kv
 	}
-	err := s.insert(ctx, sh, render("write/insert_series", nil), newToken(), tenants, metrics, locs, ids, days, names, kv, repeat(b.class, n))
+	err := s.insert(ctx, sh, render("write/insert_series", nil), newToken(), []any{tenants, metrics, locs, ids, days, names, kv, repeat(b.class, n)})
 	if err == nil {
 		s.metrics.rows.WithLabelValues("series").Add(float64(n))
 	}

@@ -76,7 +76,7 @@ func (s *Store) storeMetadata(ctx context.Context, t storage.Tenant, ms []storag
 		tenants, metrics, types = append(tenants, t.String()), append(metrics, m.Metric), append(types, string(m.Type))
 		units, helps = append(units, m.Unit), append(helps, m.Help)
 	}
-	err := s.insert(ctx, s.home(), render("write/insert_metadata", nil), newToken(), tenants, metrics, types, units, helps)
+	err := s.insert(ctx, s.home(), render("write/insert_metadata", nil), newToken(), []any{tenants, metrics, types, units, helps})
 	if err == nil {
 		s.metadata.stored(t.String(), news)
 	}

@@ -185,8 +185,8 @@ func insertSettings(token string) clickhouse.Settings {
 	return set
 }
 
-// insert sends columns as one block.
-func (s *Store) insert(ctx context.Context, sh *shard, statement, token string, columns ...any) (err error) {
+// insert sends one block, of which each piece holds every column.
+func (s *Store) insert(ctx context.Context, sh *shard, statement, token string, pieces ...[]any) (err error) {
 	c, err := sh.write.get(ctx)
 	if err != nil {
 		return err
@@ -204,9 +204,11 @@ func (s *Store) insert(ctx context.Context, sh *shard, statement, token string, 
 		return err
 	}
 	defer b.Close()
-	for i, col := range columns {
-		if err := b.Column(i).Append(col); err != nil {
-			return err
+	for _, columns := range pieces {
+		for i, col := range columns {
+			if err := b.Column(i).Append(col); err != nil {
+				return err
+			}
 		}
 	}
 	return b.Send()

@@ -125,7 +125,7 @@ func (s *Store) SetRetention(ctx context.Context, t storage.Tenant, p storage.Re
 
 func (s *Store) writePolicy(ctx context.Context, op string, t storage.Tenant, p storage.RetentionPolicy, removed uint8) error {
 	err := s.insert(ctx, s.home(), render("write/insert_retention", nil), newToken(),
-		[]string{t.String()}, []string{p.Metric}, []uint32{uint32(p.Days)}, []uint8{removed})
+		[]any{[]string{t.String()}, []string{p.Metric}, []uint32{uint32(p.Days)}, []uint8{removed}})
 	s.policies.forget(t.String())
 	return translate(ctx, op, err)
 }

@@ -67,10 +67,10 @@ func (d ddl) Fsync() string {
 }
 
 // ImageCodec compresses the value's image. DESIGN.md has the figures.
-func (d ddl) ImageCodec() string { return "ZSTD(1)" }
+func (d ddl) ImageCodec() string { return "Delta, ZSTD(1)" }
 
 // LabelIndex is the skip index of label pairs. DESIGN.md has the figures.
-func (d ddl) LabelIndex() string { return "bloom_filter(0.01) GRANULARITY 1" }
+func (d ddl) LabelIndex() string { return "text(tokenizer = 'array')" }
 
 // SchemaPrint returns the statements that create the schema, in order.
 func SchemaPrint(cfg Config) ([]string, error) {
@@ -183,7 +183,7 @@ func (s *Store) schemaApply(ctx context.Context) error {
 			if version == "" {
 				keys, values = append(keys, "locality_label"), append(values, s.cfg.LocalityLabel)
 			}
-			if err := s.insert(ctx, sh, render("write/insert_meta", nil), newToken(), keys, values); err != nil {
+			if err := s.insert(ctx, sh, render("write/insert_meta", nil), newToken(), []any{keys, values}); err != nil {
 				return translate(ctx, "schema", err)
 			}
 		}

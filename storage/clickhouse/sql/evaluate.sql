@@ -17,7 +17,7 @@ WHERE {{.Where}} AND st != 0
 LIMIT 1
 
 -- name: grid
-SELECT series_id, arrayMap(x -> if(isNull(x), {{.Absent}}, reinterpretAsUInt64(assumeNotNull(x))), {{.Function}}({{.Start}}, {{.End}}, {{.Step}}, {{.Window}})(fromUnixTimestamp64Milli(toUnixTimestamp64Milli(ts) - {{.Base}}, 'UTC'), value)) AS bits, countIf({{.NotFinite}}) + {{.Fragile}} AS bad, count() AS n
+SELECT series_id, arrayMap(x -> if(isNull(x), {{.Absent}}, reinterpretAsUInt64(assumeNotNull(x))), {{.Function}}({{.Start}}, {{.End}}, {{.Step}}, {{.Window}})(fromUnixTimestamp64Milli(toUnixTimestamp64Milli(ts) - {{.Base}}, 'UTC'), value)) AS bits, countIf({{.NotFinite}}) AS bad, {{.Fragile}} AS fragile, count() AS n
 FROM samples FINAL
 WHERE {{.Where}} AND image != {{.Stale}}
 GROUP BY series_id

@@ -11,7 +11,7 @@ CREATE TABLE IF NOT EXISTS samples (
     loc            UInt32 CODEC(Delta, ZSTD(1)),
     series_id      UInt64 CODEC(Delta, ZSTD(1)),
     ts             DateTime64(3, 'UTC') CODEC(DoubleDelta, ZSTD(1)),
-    image          UInt64 CODEC(ZSTD(1)),
+    image          UInt64 CODEC(Delta, ZSTD(1)),
     st             Int64 CODEC(Delta, ZSTD(1)),
     retention_days UInt16 CODEC(ZSTD(1)),
     value          Float64 ALIAS reinterpretAsFloat64(if(bitTest(image + 0xFFF0000000000001, 63), bitXor(image + 0xFFF0000000000001, 0x8000000000000000), bitNot(image + 0xFFF0000000000001)))
@@ -63,7 +63,7 @@ CREATE TABLE IF NOT EXISTS series (
     kv             Array(String) CODEC(ZSTD(3)),
     retention_days UInt16 CODEC(ZSTD(1)),
     written        DateTime64(3, 'UTC') DEFAULT now64(3) CODEC(Delta, ZSTD(1)),
-    INDEX kv_index kv TYPE bloom_filter(0.01) GRANULARITY 1
+    INDEX kv_index kv TYPE text(tokenizer = 'array')
 ) ENGINE = ReplacingMergeTree(written)
 PARTITION BY (retention_days, intDiv(day, 7))
 ORDER BY (tenant, metric, loc, series_id, day)
