@@ -21,15 +21,14 @@ const selfTenant = "luminate"
 
 // startObserved runs a Luminate that scrapes itself often, seeds example customers,
 // and keeps it busy with all that dashboards tell of until the test ends.
-func startObserved(t *testing.T) *process {
+func startObserved(t *testing.T, args ...string) *process {
 	t.Helper()
 	limits := filepath.Join(t.TempDir(), "limits.yaml")
 	if err := os.WriteFile(limits, []byte("tenants:\n  small: {maxActiveSeries: 2, samplesPerSecond: 1000}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p := startLuminate(t, []string{"GOMEMLIMIT=2GiB"}, "--metrics.selfScrape", "--metrics.selfScrapeTenant", selfTenant,
-		"--metrics.selfScrapeInterval", "500ms", "--metrics.censusInterval", "500ms", "--limits.file", limits,
-		"--storage.badger.snapshotInterval", "1s")
+	p := startLuminate(t, []string{"GOMEMLIMIT=2GiB"}, append(args, "--metrics.selfScrape", "--metrics.selfScrapeTenant", selfTenant,
+		"--metrics.selfScrapeInterval", "500ms", "--metrics.censusInterval", "500ms", "--limits.file", limits)...)
 	seed := exec.Command(binary(t, "luminate-bench"), "example", "--url", p.url, "--customers", "30", "--span", "2h")
 	if out, err := seed.CombinedOutput(); err != nil {
 		t.Fatalf("seed example customers: %v\n%s", err, out)
