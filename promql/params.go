@@ -62,11 +62,11 @@ func parseTime(s string) (time.Time, error) {
 func parseDuration(s string) (time.Duration, error) {
 	if d, err := strconv.ParseFloat(s, 64); err == nil {
 		ns := d * float64(time.Second)
-		// float64(math.MaxInt64) is 2^63, which int64 cannot hold; NaN fails too.
-		if !(ns >= float64(math.MinInt64) && ns < float64(math.MaxInt64)) {
-			return 0, fmt.Errorf("cannot parse %q to a valid duration. It overflows int64", s)
+		// float64(math.MaxInt64) is 2^63, which int64 cannot hold; NaN is in no range.
+		if ns >= math.MinInt64 && ns < math.MaxInt64 {
+			return time.Duration(ns), nil
 		}
-		return time.Duration(ns), nil
+		return 0, fmt.Errorf("cannot parse %q to a valid duration. It overflows int64", s)
 	}
 	if d, err := model.ParseDuration(s); err == nil {
 		return time.Duration(d), nil

@@ -2,7 +2,6 @@ package promql
 
 import (
 	"fmt"
-	"math"
 	"slices"
 
 	"github.com/prometheus/prometheus/model/labels"
@@ -158,15 +157,18 @@ func (p *part) build(e *parser.AggregateExpr, g gridRange) string {
 
 func isMetadataLabel(name string) bool { return slices.Contains(metadataLabels, name) }
 
+// within tells whether v is in [lo, hi]; NaN is in none.
+func within(v, lo, hi float64) bool { return v >= lo && v <= hi }
+
 // checkArg refuses the parameters that the engine warns about or fails on.
 func checkArg(agg storage.Aggregate) string {
 	switch agg.Op {
 	case storage.AggTopK, storage.AggBottomK:
-		if !(agg.Arg >= 1 && agg.Arg < math.MaxInt64) {
+		if !within(agg.Arg, 1, 1<<62) {
 			return "k is out of range"
 		}
 	case storage.AggQuantile:
-		if !(agg.Arg >= 0 && agg.Arg <= 1) {
+		if !within(agg.Arg, 0, 1) {
 			return "the quantile is out of range"
 		}
 	}
@@ -189,7 +191,7 @@ func (p *part) inner(grid *storage.Grid, e parser.Expr, g gridRange) string {
 	}
 	grid.Func, p.call = f, c
 	if f == storage.FuncQuantileOverTime {
-		if grid.FuncArg, ok = constant(c.Args[0]); !ok || !(grid.FuncArg >= 0 && grid.FuncArg <= 1) {
+		if grid.FuncArg, ok = constant(c.Args[0]); !ok || !within(grid.FuncArg, 0, 1) {
 			return "the quantile is not a constant in range"
 		}
 	}
