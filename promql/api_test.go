@@ -365,6 +365,34 @@ func TestQueueFull(t *testing.T) {
 	}
 }
 
+// TestFullQueueIsUnavailable asks while another query has the only slot.
+func TestFullQueueIsUnavailable(t *testing.T) {
+	cfg := DefaultConfig()
+	cfg.MaxConcurrent, cfg.MaxQueued = 1, 0
+	api, err := New(storagetest.NewModel(), cfg, discardLog(), prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer api.Close()
+	ask := func() *httptest.ResponseRecorder {
+		rec := httptest.NewRecorder()
+		routed(api).ServeHTTP(rec, httptest.NewRequest(http.MethodGet, "/api/v1/query?query=sum(up)", nil))
+		return rec
+	}
+	tracker := api.engine.opts.ActiveQueryTracker
+	slot, err := tracker.Insert(t.Context(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if rec := ask(); rec.Code != 503 || !strings.Contains(rec.Body.String(), "max-queued-queries") || rec.Header().Get("Retry-After") == "" {
+		t.Errorf("full: %d %s", rec.Code, rec.Body)
+	}
+	tracker.Delete(slot)
+	if rec := ask(); rec.Code != 200 {
+		t.Errorf("free: %d %s", rec.Code, rec.Body)
+	}
+}
+
 func TestTimeout(t *testing.T) {
 	faulty := storagetest.NewFaulty(storagetest.NewModel(), func(string) storagetest.Fault { return storagetest.Fault{Delay: time.Minute} })
 	srv := serve(t, faulty, nil)

@@ -155,13 +155,15 @@ func queryOpts(r *http.Request) (promengine.QueryOpts, error) {
 	return promengine.NewPrometheusQueryOpts(r.FormValue("stats") == "all", lookback, useST), nil
 }
 
-// constructionError is the error of a query that could not be built: all but a
-// passed deadline is the query's own fault.
+// constructionError is the error of a query that could not be built: all but a full
+// queue and a passed deadline is the query's own fault.
 func constructionError(err error) *apiError {
-	if e := engineError(err); e.typ == errTimeout || e.typ == errCanceled {
+	switch e := engineError(err); e.typ {
+	case errTimeout, errCanceled, errUnavailable:
 		return e
+	default:
+		return paramError("query", err)
 	}
-	return paramError("query", err)
 }
 
 // execute runs a query, planned where it can be, and builds its answer.
