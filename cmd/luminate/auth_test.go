@@ -58,7 +58,7 @@ func newAuthServer(t testing.TB, store storage.Store, edit func(*Config)) *authS
 	}
 	p.serve(store, g.gate.Ready)
 	stop := s.app.start(context.Background())
-	s.Server = httptest.NewServer(outerHandler(&cfg, s.app.router))
+	s.Server = httptest.NewServer(outerHandler(&cfg, p, s.app.router))
 	t.Cleanup(func() {
 		s.Close()
 		stop()
@@ -461,10 +461,52 @@ func TestRefusedRequestsAreListed(t *testing.T) {
 	if status, body := s.call(t, "POST", "/api/v1/write", oneMetric, auth...); status != 429 || !strings.Contains(body, "RATE_LIMIT_EXCEEDED") {
 		t.Errorf("over the rate: %d %s", status, body)
 	}
+	resp, err := s.Client().Do(remoteWrite(t, s.URL, auth[1], writeBody(t, "m", 0, 2, time.Now())))
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if h := resp.Header; resp.StatusCode != 429 || h.Get("Retry-After") == "" || h.Get("X-RateLimit-Limit") != "1" || h.Get("X-RateLimit-Reset") == "" {
+		t.Errorf("remote write over the rate: %d %v", resp.StatusCode, h)
+	}
 	_, body := s.call(t, "GET", "/api/v1/refused", "", auth...)
 	for _, want := range []string{`"limit":"samples-per-second"`, `"setting":"limits.samplesPerSecond"`, "max-active-series", "limits.maxActiveSeries"} {
 		if !strings.Contains(body, want) {
 			t.Errorf("%s is not in %s", want, body)
 		}
 	}
+}
+
+// writeBody encodes a remote write of n series, numbered from first, at t.
+func writeBody(t testing.TB, metric string, first, n int, at time.Time) []byte {
+	t.Helper()
+	req := promwrite.WriteRequest{}
+	for i := first; i < first+n; i++ {
+		req.Timeseries = append(req.Timeseries, promwrite.TimeSeries{
+			Labels: []promwrite.Label{
+				{Name: "__name__", Value: metric}, {Name: "customer_id", Value: fmt.Sprintf("customer-%d", i%20_000)},
+				{Name: "instance", Value: fmt.Sprintf("10.0.%d.%d:9090", i>>8&255, i&255)}, {Name: "serial", Value: fmt.Sprintf("%010d", i)},
+			},
+			Samples: []promwrite.Sample{{Timestamp: at.UnixMilli(), Value: float64(i)}},
+		})
+	}
+	b, err := req.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return snappy.Encode(nil, b)
+}
+
+// remoteWrite is a remote write 1.0 request.
+func remoteWrite(t testing.TB, url, authorization string, body []byte) *http.Request {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), "POST", url+"/api/v1/write", bytes.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/x-protobuf")
+	req.Header.Set("Content-Encoding", "snappy")
+	req.Header.Set("X-Prometheus-Remote-Write-Version", "0.1.0")
+	req.Header.Set("Authorization", authorization)
+	return req
 }

@@ -180,6 +180,20 @@ func deadline(d time.Duration) middleware {
 	}
 }
 
+// closeWhileDraining asks clients to open their next connection elsewhere once
+// shutdown has begun, so that none sends a request on a connection that is about
+// to be closed.
+func closeWhileDraining(p *probes) middleware {
+	return func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if p.draining.Load() {
+				w.Header().Set("Connection", "close")
+			}
+			next.ServeHTTP(w, r)
+		})
+	}
+}
+
 // securityHeaders are set on every answer; the API serves no page that needs
 // more.
 func securityHeaders(next http.Handler) http.Handler {

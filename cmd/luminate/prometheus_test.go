@@ -73,7 +73,7 @@ remote_write:
 		`sum by (job) (rate(process_cpu_seconds_total[3s]))`,
 		`prometheus_build_info`,
 		`luminate_build_info`,
-		`topk(3, prometheus_http_requests_total)`,
+		`topk(1, process_start_time_seconds)`,
 		`histogram_count(luminate_http_request_duration_seconds)`,
 		`histogram_quantile(0.9, sum(rate(luminate_http_request_duration_seconds[5s])))`,
 		`histogram_quantile(0.9, sum by (le) (rate(prometheus_http_request_duration_seconds_bucket[5s])))`,

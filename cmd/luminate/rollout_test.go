@@ -48,23 +48,29 @@ func (b *balancer) setReady(host string, ready bool) {
 	b.ready[host] = ready
 }
 
+// watch asks every server by itself: a slow one must not hide another's state.
 func (b *balancer) watch(ctx context.Context) {
-	client := &http.Client{Timeout: time.Second}
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for _, u := range b.servers {
+		wg.Go(func() { b.watchOne(ctx, u) })
+	}
+}
+
+func (b *balancer) watchOne(ctx context.Context, u *url.URL) {
+	client := &http.Client{Timeout: 500 * time.Millisecond, Transport: &http.Transport{DisableKeepAlives: true}}
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		for _, u := range b.servers {
-			resp, err := client.Get(u.String() + "/readyz")
-			if err == nil {
-				_, _ = io.Copy(io.Discard, resp.Body)
-				resp.Body.Close()
-			}
-			b.setReady(u.Host, err == nil && resp.StatusCode == http.StatusOK)
+		resp, err := client.Get(u.String() + "/readyz")
+		if err == nil {
+			_, _ = io.Copy(io.Discard, resp.Body)
+			resp.Body.Close()
 		}
+		b.setReady(u.Host, err == nil && resp.StatusCode == http.StatusOK)
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			client.CloseIdleConnections()
 			return
 		}
 	}
@@ -92,7 +98,7 @@ func TestRollingRestartLosesNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		return startProcess(t, "http://"+addr, "/readyz", nil, bin, "serve", "--server.listen", addr, "--storage.backend=clickhouse",
-			"--storage.clickhouse.dsn="+dsn, "--server.drainDelay=1s", "--log.format=text")
+			"--storage.clickhouse.dsn="+dsn, "--server.drainDelay=1500ms", "--log.format=text")
 	}
 	b := &balancer{ready: map[string]bool{}}
 	var procs []*process

@@ -96,10 +96,11 @@ func isDestructive(r *http.Request) bool {
 }
 
 // outerHandler wraps the router in the layers that need no route.
-func outerHandler(cfg *Config, router http.Handler) http.Handler {
+func outerHandler(cfg *Config, p *probes, router http.Handler) http.Handler {
 	host, _ := splitListen(cfg.Server.Listen)
 	return chain(router,
 		withRequestID,
+		closeWhileDraining(p),
 		securityHeaders,
 		guardBrowser(cfg.authConfigured(), isLoopback(host), isDestructive),
 		corsFor(cfg.Server.CORSOrigins),

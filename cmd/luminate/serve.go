@@ -96,7 +96,7 @@ func runApp(ctx, stop context.Context, cfg *Config, log *slog.Logger, reg *prome
 	if err != nil {
 		return err
 	}
-	front.set(outerHandler(cfg, app.router))
+	front.set(outerHandler(cfg, p, app.router))
 	log.Info("luminate is ready", "listen", cfg.Server.Listen, "backend", cfg.Storage.Backend, "tenants", tenantMode(cfg))
 	background := app.start(ctx)
 	select {
