@@ -259,7 +259,7 @@ func (a *API) statusSelection(r *http.Request) (storage.Selection, *apiError) {
 func tsdbStats(counts []storage.Count) []tsdbStat {
 	out := make([]tsdbStat, 0, len(counts))
 	for _, c := range counts {
-		out = append(out, tsdbStat(c))
+		out = append(out, tsdbStat{c.Name, c.Count})
 	}
 	return out
 }
