@@ -3,6 +3,7 @@
 //	luminate-bench compare   ingest, memory, disk and queries beside Prometheus
 //	luminate-bench load      sends a generated workload to a running server
 //	luminate-bench soak      writes a known function of time and checks every read
+//	luminate-bench chaos     kills, cuts, fills, floods and damages a server and checks its promises
 //
 // Requests are encoded before the clock starts; a server's cost is its own CPU
 // time from /proc, so that the client and the neighbours do not count.

@@ -76,6 +76,7 @@ func (s *server) stop(sig syscall.Signal) error {
 		return err
 	}
 	err := <-s.ended
+	s.ended <- err // for alive
 	var exit *exec.ExitError
 	if errors.As(err, &exit) && (sig == syscall.SIGKILL || exit.ExitCode() >= 0) {
 		return nil
