@@ -200,13 +200,14 @@ func (r *request) prepare(db *DB, res *storage.AppendResult) {
 			}
 		}
 		h := db.hash(v.Labels)
-		if !r.known(cur, h) {
+		ref := r.known(cur, h)
+		if ref == noRef {
 			if err := v.Labels.Validate(); err != nil {
 				refuse(res, storage.Refusal{Series: i, Sample: -1, Reason: storage.ReasonInvalidLabels}, func() string { return err.Error() })
 				continue
 			}
 		}
-		cur = r.addSamples(i, h, v, lim, cur, res)
+		cur = r.addSamples(i, h, v, lim, cur, ref, res)
 		if len(v.Histograms) > 0 {
 			r.addHistograms(i, h, v, lim, res)
 		}
@@ -217,21 +218,21 @@ func (r *request) prepare(db *DB, res *storage.AppendResult) {
 	r.metadata = db.changedMetadata(r.tn, b.Metadata)
 }
 
-// known tells whether the index of the day at hand has the series: then its labels
+// known returns the series' ref in the day at hand, or noRef. Labels of a known series
 // were validated when it was created.
-func (r *request) known(cur *partRequest, h index.Hash128) bool {
-	if cur == nil {
-		if r.used == 0 {
-			return false
-		}
-		cur = r.parts[0]
+func (r *request) known(cur *partRequest, h index.Hash128) uint32 {
+	if cur == nil || cur.p == nil {
+		return noRef
 	}
-	return cur.p != nil && cur.p.refOf(h) != noRef
+	return cur.p.refOf(h)
 }
 
-func (r *request) addSamples(i int, h index.Hash128, v storage.BatchView, lim limits, cur *partRequest, res *storage.AppendResult) *partRequest {
+// addSamples adds the samples of one series; ref is its number in cur, if known.
+func (r *request) addSamples(i int, h index.Hash128, v storage.BatchView, lim limits, cur *partRequest, ref uint32, res *storage.AppendResult) *partRequest {
 	last := (*partRequest)(nil)
-	ref := uint32(noRef)
+	if ref != noRef {
+		last = cur
+	}
 	for j, s := range v.Samples {
 		if s.T < lim.mint || s.T > lim.maxt {
 			refuseTime(res, storage.Refusal{Series: i, Sample: j, T: s.T}, v.Labels, lim)

@@ -24,7 +24,7 @@ const (
 func (db *DB) submit(ctx context.Context, op string, r *request) error {
 	if n := db.queued.Add(int64(r.samples)); n > int64(db.cfg.QueueSamples) && n > int64(r.samples) {
 		db.queued.Add(int64(-r.samples))
-		return storage.LimitErrorf(storage.KindUnavailable, op, "append-queue-full", "storage.badger.queueSamples",
+		return storage.LimitErrorf(storage.KindUnavailable, op, "append-queue-full", "",
 			"%d samples wait to be written", n)
 	}
 	defer db.queued.Add(int64(-r.samples))
