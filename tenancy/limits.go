@@ -72,8 +72,8 @@ func UnlimitedLimits() Limits {
 // with authentication.
 func DefaultLimits() Limits {
 	l := UnlimitedLimits()
-	l.WriteRequestsPerSecond, l.WriteRequestBurst = 2_000, 4_000
-	l.QueryRequestsPerSecond, l.QueryRequestBurst = 200, 400
+	l.WriteRequestsPerSecond, l.WriteRequestBurst = 20_000, 40_000
+	l.QueryRequestsPerSecond, l.QueryRequestBurst = 1_000, 2_000
 	l.SamplesPerSecond, l.SamplesBurst = 500_000, 1_000_000
 	l.MaxActiveSeries = 2_000_000
 	l.MaxExemplarsPerRequest, l.MaxHistogramBuckets = 10_000, 1_000
