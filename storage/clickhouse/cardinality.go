@@ -22,7 +22,7 @@ func (s *Store) Cardinality(ctx context.Context, t storage.Tenant, q storage.Car
 	if err := q.Selection.Validate(); err != nil {
 		return storage.Cardinality{}, err
 	}
-	c := &counter{s: s, top: q.TopN}
+	c := &counter{s: s, top: q.TopN, metricsOnly: q.MetricsOnly}
 	if c.top <= 0 {
 		c.top = defaultTopN
 	}
@@ -43,9 +43,11 @@ type counter struct {
 	s       *Store
 	top     int
 	metrics map[string]uint64
-	names   map[string]uint64
-	pairs   map[string]uint64
-	values  map[string]map[string]uint64
+
+	metricsOnly bool // leave out all but metrics
+	names       map[string]uint64
+	pairs       map[string]uint64
+	values      map[string]map[string]uint64
 	// of label names, exact with one shard, an upper bound with more
 	distinct, bytes map[string]uint64
 	totalPairs      uint64
@@ -59,7 +61,7 @@ func (c *counter) shard(ctx context.Context, sh *shard, sel selection, labelName
 	err := c.count(ctx, sh, sel, "read/cardinality_metrics", func(*params) fragments { return fragments{} }, func(r driver.Rows) error {
 		return addCount(r, c.metrics)
 	})
-	if err != nil {
+	if err != nil || c.metricsOnly {
 		return err
 	}
 	err = c.count(ctx, sh, sel, "read/cardinality_names", func(*params) fragments { return fragments{} }, func(r driver.Rows) error {

@@ -103,6 +103,7 @@ type conn struct {
 	pool  *pool
 	first int // the replica to begin with
 	drv   driver.Conn
+	used  bool // drv has been used, so its connection may be an old one
 
 	mu   sync.Mutex
 	sock net.Conn
@@ -129,7 +130,7 @@ func (c *conn) open() error {
 	if err != nil {
 		return err
 	}
-	c.drv = drv
+	c.drv, c.used = drv, false
 	return nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -25,18 +26,12 @@ func TestShardsAnswerAsOne(t *testing.T) {
 	stores := []storage.Store{one, two}
 	now := time.Now().Truncate(time.Minute).UnixMilli()
 	rng := rand.New(rand.NewPCG(21, 22))
-	g := storagetest.NewGenerator(storagetest.Workload{Seed: 5, Series: 150, Metrics: 3, Customers: 9, Resets: true})
-	var b storage.Batch
-	for i := range 40 {
-		g.Scrape(&b, now-int64(40-i)*15_000-int64(rng.IntN(3)), 0, 150)
-	}
-	b.Add(g.Labels(3), storage.Sample{T: now - 100_000, V: math.NaN()}, storage.Sample{T: now - 200_000, V: math.Inf(-1)})
-	b.Add(g.Labels(4), storage.Sample{T: now - 90_000, V: storage.StaleNaN})
+	b := mixedBatch(rng, now)
 	for _, s := range append(stores, model) {
-		storagetest.MustAppend(t, s, "a", &b)
+		storagetest.MustAppend(t, s, "a", b)
 	}
 	answered := 0
-	for i := range 40 {
+	for i := range 30 {
 		ms := randomMatchers(rng)
 		sel := storage.Selection{Matchers: ms, MinT: now - rng.Int64N(700_000), MaxT: now - rng.Int64N(50_000)}
 		if sel.MinT > sel.MaxT {
@@ -69,6 +64,62 @@ func TestShardsAnswerAsOne(t *testing.T) {
 	}
 }
 
+// mixedBatch has counters, gauges and constants, resets, NaN, infinities and markers.
+func mixedBatch(rng *rand.Rand, now int64) *storage.Batch {
+	g := storagetest.NewGenerator(storagetest.Workload{Seed: 5, Series: 150, Metrics: 3, Customers: 9, Resets: true})
+	var b storage.Batch
+	for i := range 40 {
+		g.Scrape(&b, now-int64(40-i)*15_000-int64(rng.IntN(3)), 0, 150)
+	}
+	b.Add(g.Labels(3), storage.Sample{T: now - 100_000, V: math.NaN()}, storage.Sample{T: now - 200_000, V: math.Inf(-1)})
+	b.Add(g.Labels(4), storage.Sample{T: now - 90_000, V: storage.StaleNaN})
+	b.Add(g.Labels(5), storage.Sample{T: now - 1, V: storage.StaleNaN})
+	b.Add(g.Labels(8), storage.Sample{T: now - 1, V: math.Inf(1)})
+	return &b
+}
+
+// TestGroupsOnTheServer asks every function at one step of a store that lets the
+// server group.
+func TestGroupsOnTheServer(t *testing.T) {
+	s, model := open(t, testConfig(chtest.DSN(t))), storagetest.NewModel()
+	s.PushAlways()
+	now := time.Now().Truncate(time.Minute).UnixMilli()
+	b := mixedBatch(rand.New(rand.NewPCG(1, 1)), now)
+	storagetest.MustAppend(t, s, "a", b)
+	storagetest.MustAppend(t, model, "a", b)
+	all := []storage.Aggregate{{Op: storage.AggSum}, {Op: storage.AggAvg}, {Op: storage.AggCount}, {Op: storage.AggMin}, {Op: storage.AggMax}, {Op: storage.AggGroup}}
+	pushed := 0
+	for f := storage.FuncLast; f <= storage.FuncNativeRate; f++ {
+		for metric := range 3 {
+			ms := []*storage.Matcher{storagetest.Eq(storage.MetricName, fmt.Sprintf("http_requests_%03d_total", metric))}
+			g := storage.Grid{Matchers: ms, Start: now, End: now, Window: 180_000, Func: f, Aggregates: all, Grouping: []string{"region"}, Without: metric == 1}
+			if metric == 2 {
+				g.Matchers, g.Offset = append(ms, storagetest.Ne("status", "404")), 77_777
+			}
+			got, err := s.Evaluate(t.Context(), storage.MustTenant("a"), g)
+			if err != nil && storage.KindOf(err) == storage.KindUnsupported {
+				continue
+			}
+			if err != nil {
+				t.Fatalf("%s of metric %d: %v", f, metric, err)
+			}
+			if slices.ContainsFunc(got.Queries, func(q string) bool { return strings.Contains(q, "ANY LEFT JOIN") }) {
+				pushed++
+			}
+			want, _ := model.Evaluate(t.Context(), storage.MustTenant("a"), g)
+			if d := storagetest.DiffGrids(got, want, 1e-12); d != "" {
+				t.Fatalf("%s of metric %d: %s", f, metric, d)
+			}
+			if got.Series != want.Series {
+				t.Fatalf("%s of metric %d: %d series, want %d", f, metric, got.Series, want.Series)
+			}
+		}
+	}
+	if pushed < 30 {
+		t.Fatalf("only %d grids were grouped on the server", pushed)
+	}
+}
+
 func randomMatchers(rng *rand.Rand) []*storage.Matcher {
 	ms := []*storage.Matcher{storagetest.Eq(storage.MetricName, fmt.Sprintf("http_requests_%03d_total", rng.IntN(3)))}
 	return append(ms, [][]*storage.Matcher{
@@ -88,7 +139,7 @@ func randomGrid(rng *rand.Rand, ms []*storage.Matcher, now int64) storage.Grid {
 	} else {
 		g.End = now - rng.Int64N(100_000)
 		g.Step = 1 + rng.Int64N(90_000)
-		g.Start = g.End - g.Step*rng.Int64N(8)
+		g.Start = g.End - g.Step*max(0, rng.Int64N(16)-8) // half are instants
 		g.Window = 1 + rng.Int64N(200_000)
 		g.Offset = []int64{0, 7_001}[rng.IntN(2)]
 	}
@@ -96,7 +147,8 @@ func randomGrid(rng *rand.Rand, ms []*storage.Matcher, now int64) storage.Grid {
 	if g.Func != storage.FuncNone {
 		ops = append(ops, storage.Aggregate{Op: storage.AggQuantile, Arg: 0.9})
 	}
-	g.Aggregates = ops[rng.IntN(len(ops)):]
+	from := rng.IntN(len(ops))
+	g.Aggregates = ops[from : from+1+rng.IntN(len(ops)-from)]
 	g.Grouping = [][]string{nil, {"region"}, {"region", "status"}}[rng.IntN(3)]
 	g.Without = rng.IntN(3) == 0
 	return g

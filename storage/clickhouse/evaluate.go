@@ -30,7 +30,7 @@ var gridSettings = clickhouse.Settings{"allow_experimental_time_series_aggregate
 
 // Evaluate implements storage.Store. ClickHouse reduces each series to one value for
 // each step; labels are joined and groups aggregated here, by the reference's own
-// accumulators. Series whose values are not all finite are read and evaluated by the
+// accumulators, or for one step of many series on the server too. Series whose values are not all finite are read and evaluated by the
 // reference, because NaN and infinities are where a database's functions differ.
 func (s *Store) Evaluate(ctx context.Context, t storage.Tenant, g storage.Grid) (*storage.GridResult, error) {
 	if err := s.enter(ctx, "evaluate", t); err != nil {
@@ -62,6 +62,15 @@ func (s *Store) evaluate(ctx context.Context, t storage.Tenant, g *storage.Grid)
 	}
 	if !e.sel.uniform() {
 		return nil, unsupported("metrics have different retention")
+	}
+	if e.pushable() {
+		many, err := e.many(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if many {
+			return e.push(ctx)
+		}
 	}
 	if err := e.loadGroups(ctx); err != nil || len(e.rows) == 0 {
 		return e.res, err
@@ -211,6 +220,11 @@ func (e *evaluation) see(row int, samples uint64) error {
 		e.seen[row] = true
 		e.res.Series++
 	}
+	return e.count(samples)
+}
+
+// count counts samples and holds the answer to the grid's bounds.
+func (e *evaluation) count(samples uint64) error {
 	e.res.Samples += samples
 	if limit := e.g.MaxSeries; limit > 0 && e.res.Series > uint64(limit) {
 		return storage.LimitErrorf(storage.KindTooLarge, "evaluate", "max-series-per-query", "limits.maxSeriesPerQuery", "the query selects more than %d series", limit)

@@ -21,7 +21,7 @@ func (e *evaluation) loadGroups(ctx context.Context) error {
 		sortSeries(e.rows)
 	} else {
 		for _, sh := range e.s.shards {
-			if err := e.loadShardGroups(ctx, sh); err != nil {
+			if err := e.loadShardGroups(ctx, sh, nil); err != nil {
 				return err
 			}
 		}
@@ -55,13 +55,23 @@ func (e *evaluation) loadGroups(ctx context.Context) error {
 	return nil
 }
 
-func (e *evaluation) loadShardGroups(ctx context.Context, sh *shard) error {
-	var p params
+// keep is the SQL that tells whether a label, called name, is one to group by.
+func (e *evaluation) keep(p *params) string {
 	keep := "has(" + p.strs(append([]string{}, e.g.Grouping...)) + ", name)"
 	if e.g.Without {
 		keep = "NOT " + keep + " AND name != " + p.str(storage.MetricName)
 	}
-	sql := render("evaluate/groups", fragments{"Keep": keep, "Where": e.s.seriesWhere(&p, e.sel.tenant, e.sel.matchers, e.sel.mint, e.sel.maxt)})
+	return keep
+}
+
+// loadShardGroups reads the matching series, or of them those with the given ids.
+func (e *evaluation) loadShardGroups(ctx context.Context, sh *shard, ids []uint64) error {
+	var p params
+	where := e.s.seriesWhere(&p, e.sel.tenant, e.sel.matchers, e.sel.mint, e.sel.maxt)
+	if ids != nil {
+		where += " AND series_id IN " + p.u64s(ids)
+	}
+	sql := render("evaluate/groups", fragments{"Keep": e.keep(&p), "Where": where})
 	e.res.Queries = append(e.res.Queries, sql)
 	return e.s.each(ctx, sh, sql, p.args, func(r driver.Rows) error {
 		row := seriesRow{shard: sh.index, mint: e.sel.mint}
@@ -137,10 +147,7 @@ func (e *evaluation) reduceGrid(ctx context.Context, sh *shard, f rowFilter) err
 		"Step": p.seconds(max(g.Step, 1)), "Window": p.seconds(g.Window), "Absent": p.u64(math.Float64bits(storage.Absent)),
 		"NotFinite": notFinite(&p), "Where": e.s.where(&p, e.sel, f), "Stale": p.u64(staleImage), "Fragile": fragile(g.Func),
 	})
-	factor := 1.0
-	if g.Func == storage.FuncIncrease {
-		factor = float64(g.Window) / 1000
-	}
+	factor := e.factor()
 	return e.run(ctx, sh, sql, p.args, func(r driver.Rows) error {
 		var id, bad, n uint64
 		var large float64

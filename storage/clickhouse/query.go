@@ -87,20 +87,41 @@ func (s *Store) query(ctx context.Context, sh *shard, sql string, args []any, ex
 	for k, v := range extra {
 		settings[k] = v
 	}
-	opts := []clickhouse.QueryOption{clickhouse.WithSettings(settings)}
-	began, result := time.Now(), "ok"
-	r, err := c.drv.Query(clickhouse.Context(context.WithoutCancel(ctx), opts...), sql, args...)
-	if err != nil {
-		result = "error"
-	}
-	s.metrics.querySeconds.WithLabelValues(result).Observe(time.Since(began).Seconds())
+	qctx := clickhouse.Context(context.WithoutCancel(ctx), clickhouse.WithSettings(settings))
+	var r driver.Rows
+	err = c.fresh(ctx, func() error {
+		r, err = c.drv.Query(qctx, sql, args...)
+		return err
+	})
 	if err != nil {
 		stop()
-		c.recover(err)
 		sh.read.put(c)
 		return nil, err
 	}
 	return &rows{Rows: r, c: c, stop: stop}, nil
+}
+
+// fresh runs f, and once more over a new connection if an old one turns out to be
+// broken: the server may have been restarted since. All that we send may be repeated.
+func (c *conn) fresh(ctx context.Context, f func() error) error {
+	used := c.used
+	c.used = true
+	err := f()
+	if err == nil {
+		return nil
+	}
+	c.recover(err)
+	if !used || c.drv != nil || ctx.Err() != nil {
+		return err
+	}
+	if oerr := c.open(); oerr != nil {
+		return oerr
+	}
+	c.used = true
+	if err = f(); err != nil {
+		c.recover(err)
+	}
+	return err
 }
 
 // recover resets the connection unless the error is an answer of the server.
@@ -135,11 +156,9 @@ func (s *Store) exec(ctx context.Context, sh *shard, sql string, args []any, set
 	defer sh.write.put(c)
 	stop := context.AfterFunc(ctx, c.interrupt)
 	defer stop()
-	err = c.drv.Exec(clickhouse.Context(context.WithoutCancel(ctx), clickhouse.WithSettings(settings)), sql, args...)
-	if err != nil {
-		c.recover(err)
-	}
-	return err
+	return c.fresh(ctx, func() error {
+		return c.drv.Exec(clickhouse.Context(context.WithoutCancel(ctx), clickhouse.WithSettings(settings)), sql, args...)
+	})
 }
 
 // readSettings are the limits that go with every reading statement.
@@ -186,7 +205,7 @@ func insertSettings(token string) clickhouse.Settings {
 }
 
 // insert sends one block, of which each piece holds every column.
-func (s *Store) insert(ctx context.Context, sh *shard, statement, token string, pieces ...[]any) (err error) {
+func (s *Store) insert(ctx context.Context, sh *shard, statement, token string, pieces ...[]any) error {
 	c, err := sh.write.get(ctx)
 	if err != nil {
 		return err
@@ -194,11 +213,10 @@ func (s *Store) insert(ctx context.Context, sh *shard, statement, token string, 
 	defer sh.write.put(c)
 	stop := context.AfterFunc(ctx, c.interrupt)
 	defer stop()
-	defer func() {
-		if err != nil {
-			c.recover(err)
-		}
-	}()
+	return c.fresh(ctx, func() error { return c.sendColumns(ctx, statement, token, pieces) })
+}
+
+func (c *conn) sendColumns(ctx context.Context, statement, token string, pieces [][]any) error {
 	b, err := c.drv.PrepareBatch(clickhouse.Context(context.WithoutCancel(ctx), clickhouse.WithSettings(insertSettings(token))), statement)
 	if err != nil {
 		return err

@@ -20,6 +20,7 @@ type Store struct {
 	metrics  *metrics
 	shards   []*shard
 	locality string
+	pushFrom int // series from which on the server aggregates groups
 
 	buffer   *buffer
 	series   *seriesCache
@@ -65,7 +66,7 @@ func openShards(cfg Config) (*Store, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	s := &Store{cfg: cfg, locality: cfg.LocalityLabel, stop: make(chan struct{}), metrics: newMetrics(nil)}
+	s := &Store{cfg: cfg, locality: cfg.LocalityLabel, pushFrom: pushSeries, stop: make(chan struct{}), metrics: newMetrics(nil)}
 	for i, dsn := range cfg.dsns() {
 		sh := &shard{index: i}
 		var err error

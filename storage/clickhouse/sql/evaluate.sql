@@ -62,3 +62,29 @@ FROM (
 )
 WHERE {{.Inside}}
 GROUP BY series_id, i
+
+-- name: many
+SELECT count()
+FROM (SELECT 1 FROM series WHERE {{.Where}} LIMIT {{.Limit}})
+
+-- name: pushed
+SELECT group_labels, countIf(NOT bad) AS series, sum(n) AS samples, groupArrayIf({{.Recall}})(series_id, bad) AS recall,
+    sumKahanIf(v, NOT bad) AS total, minIf(v, NOT bad) AS least, maxIf(v, NOT bad) AS greatest
+FROM (
+    SELECT series_id, assumeNotNull(x) AS v, {{.Bad}} AS bad, n
+    FROM (
+        SELECT series_id, {{.Number}} AS x, {{.Fragile}} AS large, countIf({{.NotFinite}}) AS odd, argMax(image, ts) AS last_image, count() AS n
+        FROM samples FINAL
+        WHERE {{.Where}}{{.Live}}
+        GROUP BY series_id
+    )
+    WHERE isNotNull(x) AND last_image != {{.Stale}}
+) AS r
+ANY LEFT JOIN (
+    SELECT series_id, arrayStringConcat(arrayFilter((pair, name) -> {{.Keep}}, kv, names)) AS group_labels, 1 AS found
+    FROM series
+    WHERE {{.Series}}
+    LIMIT 1 BY series_id
+) AS s USING (series_id)
+WHERE found = 1
+GROUP BY group_labels

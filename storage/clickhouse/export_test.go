@@ -1,0 +1,4 @@
+package clickhouse
+
+// PushAlways makes the server aggregate groups however few series match.
+func (s *Store) PushAlways() { s.pushFrom = 1 }
