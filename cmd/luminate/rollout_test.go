@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
@@ -58,7 +59,7 @@ func (b *balancer) watch(ctx context.Context) {
 }
 
 func (b *balancer) watchOne(ctx context.Context, u *url.URL) {
-	client := &http.Client{Timeout: 500 * time.Millisecond, Transport: &http.Transport{DisableKeepAlives: true}}
+	client := &http.Client{Timeout: 3 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -67,7 +68,11 @@ func (b *balancer) watchOne(ctx context.Context, u *url.URL) {
 			_, _ = io.Copy(io.Discard, resp.Body)
 			resp.Body.Close()
 		}
-		b.setReady(u.Host, err == nil && resp.StatusCode == http.StatusOK)
+		// A slow answer is no answer yet: like an ingress, only a refusal counts at once.
+		var slow net.Error
+		if !errors.As(err, &slow) || !slow.Timeout() {
+			b.setReady(u.Host, err == nil && resp.StatusCode == http.StatusOK)
+		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
