@@ -19,6 +19,7 @@ import (
 	"github.com/luminate/luminate/storage/storagetest"
 	"github.com/luminate/luminate/tenancy"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	promwrite "github.com/prometheus/prometheus/prompb"
 
 	"github.com/golang/snappy"
@@ -419,6 +420,14 @@ func TestSecretsAreNotShown(t *testing.T) {
 	}
 	if !strings.Contains(s.log.String(), "msg=audit") {
 		t.Error("no audit line")
+	}
+	for _, want := range []string{`route=/api/v1/whoami status=200`, `tenant=a`, `route=/api/v1/query status=401`} {
+		if !strings.Contains(s.log.String(), want) {
+			t.Errorf("the access log lacks %q", want)
+		}
+	}
+	if n, err := testutil.GatherAndCount(s.reg, "luminate_http_requests_total"); err != nil || n == 0 {
+		t.Errorf("no request is counted: %v", err)
 	}
 }
 

@@ -53,6 +53,7 @@ type statusWriter struct {
 	http.ResponseWriter
 	status int
 	bytes  int64
+	tenant string // once the guard has let the request pass
 }
 
 func (w *statusWriter) WriteHeader(status int) {
@@ -128,6 +129,25 @@ func observe(log *slog.Logger, m *httpMetrics) middleware {
 	}
 }
 
+// noteTenant tells observe, which is outside the guard, for which tenant a request
+// is.
+func noteTenant(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		for inner := w; inner != nil; {
+			if sw, ok := inner.(*statusWriter); ok {
+				sw.tenant = tenancy.TenantOf(r.Context()).String()
+				break
+			}
+			u, ok := inner.(interface{ Unwrap() http.ResponseWriter })
+			if !ok {
+				break
+			}
+			inner = u.Unwrap()
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
 func isAbort(p any) bool {
 	err, ok := p.(error)
 	return ok && errors.Is(err, http.ErrAbortHandler)
@@ -138,9 +158,8 @@ func logAccess(log *slog.Logger, r *http.Request, route string, w *statusWriter,
 	if w.status >= 500 {
 		level = slog.LevelWarn
 	}
-	id, _ := tenancy.FromContext(r.Context())
 	log.Log(r.Context(), level, "request", "method", r.Method, "route", route, "status", w.status, "bytes", w.bytes,
-		"duration", took, "tenant", id.Tenant.String(), "remote", r.RemoteAddr, "request_id", r.Header.Get(requestIDHeader))
+		"duration", took, "tenant", w.tenant, "remote", r.RemoteAddr, "request_id", r.Header.Get(requestIDHeader))
 }
 
 // limitBody refuses bodies over max bytes: at once by their declared length, else

@@ -109,7 +109,8 @@ func outerHandler(cfg *Config, p *probes, router http.Handler) http.Handler {
 	)
 }
 
-// insideLayers are the layers that need the route.
+// insideLayers are the layers that need the route. What the guard refuses is
+// observed too: a 429 or 503 must be in the metrics.
 func insideLayers(log *slog.Logger, m *httpMetrics, guard middleware) []middleware {
-	return []middleware{guard, observe(log, m)}
+	return []middleware{observe(log, m), guard, noteTenant}
 }
