@@ -2,6 +2,7 @@ package promql
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 
@@ -81,7 +82,7 @@ func writeAnnotations(e *encoder, field, kind string, msgs []string) {
 	}
 	slices.Sort(msgs)
 	if n := len(msgs) - maxAnnotations; n > 0 {
-		msgs = append(msgs[:maxAnnotations:maxAnnotations], formatOmitted(n, kind))
+		msgs = append(msgs[:maxAnnotations:maxAnnotations], fmt.Sprintf("%d more %s annotations omitted", n, kind))
 	}
 	e.WriteMore()
 	e.WriteObjectField(field)
