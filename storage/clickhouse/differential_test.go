@@ -209,3 +209,38 @@ func TestDuplicateRuleBeforeAndAfterMerges(t *testing.T) {
 	}
 	check("after a merge")
 }
+
+// TestTimesFarFromNow: with retention for ever and no future limit, times of 1970 and
+// before, and far ahead, are stored, found and aggregated.
+func TestTimesFarFromNow(t *testing.T) {
+	cfg := testConfig(chtest.DSN(t))
+	cfg.RetentionDays, cfg.FutureLimit = 0, 0
+	s := open(t, cfg)
+	mc := storagetest.DefaultModelConfig()
+	mc.RetentionDays, mc.FutureLimit = 0, 0
+	model := storagetest.NewModelWith(mc)
+	var b storage.Batch
+	for i, base := range []int64{0, -86_400_000*400 - 1, -1, 86_400_000 - 1, 4_294_967_296_000, 7_000_000_000_000} {
+		b.Add(storage.LabelsFromStrings(storage.MetricName, "m", "i", fmt.Sprint(i)), storage.Sample{T: base, V: 1}, storage.Sample{T: base + 60_000, V: 4})
+	}
+	storagetest.MustAppend(t, s, "a", &b)
+	storagetest.MustAppend(t, model, "a", &b)
+	for _, r := range [][2]int64{{math.MinInt64 / 4, math.MaxInt64 / 4}, {0, 100_000}, {-1, -1}, {4_294_967_296_000, math.MaxInt64}} {
+		sel := storage.Selection{MinT: r[0], MaxT: r[1]}
+		if d := storagetest.DiffSeries(storagetest.Collect(t, s, "a", sel), storagetest.Collect(t, model, "a", sel)); d != "" {
+			t.Fatalf("%v: %s", r, d)
+		}
+	}
+	g := storage.Grid{
+		Matchers: []*storage.Matcher{storagetest.Eq(storage.MetricName, "m")}, Start: 0, End: 120_000, Step: 60_000, Window: 120_000,
+		Func: storage.FuncRate, Aggregates: []storage.Aggregate{{Op: storage.AggSum}}, Grouping: []string{"i"},
+	}
+	got, err := s.Evaluate(t.Context(), storage.MustTenant("a"), g)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, _ := model.Evaluate(t.Context(), storage.MustTenant("a"), g)
+	if d := storagetest.DiffGrids(got, want, 1e-12); d != "" {
+		t.Fatal(d)
+	}
+}
