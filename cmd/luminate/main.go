@@ -69,7 +69,8 @@ func rootCommand(env []string) *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(serveCommand(env), versionCommand(), checkConfigCommand(env), backupCommand(env), restoreCommand(env), tokenCommand(env))
+	root.AddCommand(serveCommand(env), versionCommand(), checkConfigCommand(env), backupCommand(env), restoreCommand(env),
+		migrateCommand(env), schemaCommand(env), tokenCommand(env))
 	return root
 }
 
