@@ -5,6 +5,9 @@ type CardinalityQuery struct {
 	Selection  Selection
 	LabelNames []string // also count series for each value of these labels
 	TopN       int      // length of every list, 0 = 10
+	// MetricsOnly asks for Series, Metrics and TotalMetrics alone: a backend may leave
+	// out the rest, which costs far more.
+	MetricsOnly bool
 }
 
 // Count is a name with a number.

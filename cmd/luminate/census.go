@@ -123,7 +123,7 @@ func takeCensus(ctx context.Context, store storage.Store, now time.Time) (*censu
 			return nil, err
 		}
 		count, err := store.Cardinality(ctx, tenant, storage.CardinalityQuery{
-			Selection: storage.Selection{MinT: day.UnixMilli(), MaxT: now.UnixMilli()}, TopN: censusMetrics,
+			Selection: storage.Selection{MinT: day.UnixMilli(), MaxT: now.UnixMilli()}, TopN: censusMetrics, MetricsOnly: true,
 		})
 		if err != nil {
 			return nil, err

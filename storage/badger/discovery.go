@@ -5,6 +5,7 @@ import (
 	"context"
 	"iter"
 	"maps"
+	"math/bits"
 	"slices"
 	"strings"
 
@@ -198,6 +199,9 @@ func (db *DB) Cardinality(ctx context.Context, t storage.Tenant, q storage.Cardi
 	if top <= 0 {
 		top = 10
 	}
+	if q.MetricsOnly && dayOfBounded(q.Selection.MinT) == dayOfBounded(q.Selection.MaxT) {
+		return db.countMetrics(ctx, t, q.Selection, top)
+	}
 	n := newCounts()
 	seen := map[index.Hash128]struct{}{}
 	err := db.discover(ctx, "cardinality", t, q.Selection, func(r index.Reader, ids *roaring.Bitmap) error {
@@ -214,6 +218,34 @@ func (db *DB) Cardinality(ctx context.Context, t storage.Tenant, q storage.Cardi
 		return storage.Cardinality{}, err
 	}
 	return n.result(uint64(len(seen)), q.LabelNames, top), nil
+}
+
+// countMetrics counts the series of each metric on one day. A group of 64 series is of
+// one metric, so no series is looked at by itself.
+func (db *DB) countMetrics(ctx context.Context, t storage.Tenant, s storage.Selection, top int) (storage.Cardinality, error) {
+	var out storage.Cardinality
+	metrics := map[string]uint64{}
+	err := db.discover(ctx, "cardinality", t, s, func(r index.Reader, ids *roaring.Bitmap) error {
+		return forEachGroup(ids, func(group uint32, want uint64) error {
+			metric, err := r.MetricName(group)
+			if err != nil {
+				return err
+			}
+			if _, known := metrics[metric]; !known {
+				metric = strings.Clone(metric) // it may be the index's memory
+			}
+			n := uint64(bits.OnesCount64(want))
+			metrics[metric] += n
+			out.Series += n
+			return nil
+		})
+	})
+	if err != nil {
+		return storage.Cardinality{}, err
+	}
+	delete(metrics, "") // series without a name
+	out.Metrics, out.TotalMetrics = topCounts(metrics, top), uint64(len(metrics))
+	return out, nil
 }
 
 // counts are series by label name and value.

@@ -147,6 +147,17 @@ func (s *suite) testCardinality(t *testing.T) {
 				t.Fatalf("cardinality of %s: %s: got %v, want %v", storage.FormatSelector(ms), f.field, f.got, f.want)
 			}
 		}
+		for _, mint := range []int64{q.Selection.MinT, s.now / day * day} { // over several days, and over one
+			q.MetricsOnly, q.Selection.MinT, q.Selection.MaxT = true, mint, s.now
+			got, err := store.Cardinality(t.Context(), storage.MustTenant(tenantA), q)
+			if err != nil {
+				t.Fatalf("cardinality of metrics: %v", err)
+			}
+			want, _ := model.Cardinality(t.Context(), storage.MustTenant(tenantA), q)
+			if got.Series != want.Series || got.TotalMetrics != want.TotalMetrics || fmt.Sprint(got.Metrics) != fmt.Sprint(want.Metrics) {
+				t.Fatalf("cardinality of metrics of %s from %d: got %d series, %v, want %d, %v", storage.FormatSelector(ms), mint, got.Series, got.Metrics, want.Series, want.Metrics)
+			}
+		}
 	}
 }
 
