@@ -83,7 +83,7 @@ func TestExampleSecretAndCustomer(t *testing.T) {
 	if status, _, h := do(t, "POST", p.url+"/api/v1/write", "application/json", oneMetric); status != 401 || h.Get("WWW-Authenticate") == "" {
 		t.Errorf("write without a token: %d", status)
 	}
-	writer := "Bearer " + tokenOf(t, "--key", secret, "--tenant", "shop", "--scopes", "write")
+	writer := "Bearer " + tokenOf(t, "--auth.jwtSecretFile", secret, "--tenant", "shop", "--scopes", "write")
 	status, body, h := do(t, "POST", p.url+"/api/v1/write", "application/json", oneMetric, "Authorization", writer)
 	if status != 200 || h.Get("X-RateLimit-Limit") != "100000" {
 		t.Errorf("write: %d %s %v", status, body, h)

@@ -46,6 +46,7 @@ auth.jwtSecretFile. Issuer and audience are those of the configuration.`,
 	}
 	fs := cmd.Flags()
 	fs.String("config", "", "YAML file with the configuration, for the key, the issuer and the audience")
+	fs.String("auth.jwtSecretFile", "", "file with the HS256 secret, as serve has it")
 	fs.StringVar(&f.key, "key", "", "file with an HS256 secret or a PEM private key")
 	fs.StringVar(&f.tenant, "tenant", "", "the token's tenant")
 	fs.StringSliceVar(&f.tenants, "tenants", nil, "further tenants that a header may choose; * is every tenant")
