@@ -63,6 +63,13 @@ func dashboards(t *testing.T) []dashboard {
 		if err != nil {
 			t.Fatal(err)
 		}
+		var form bytes.Buffer
+		if err := json.Indent(&form, bytes.TrimSpace(text), "", "  "); err != nil {
+			t.Fatalf("%s: %v", f, err)
+		}
+		if form.WriteByte('\n'); !bytes.Equal(form.Bytes(), text) {
+			t.Errorf("%s is not indented by two spaces", f) // or every change of it is a change of all lines
+		}
 		d := dashboard{file: filepath.Base(f)}
 		if err := json.Unmarshal(text, &d); err != nil {
 			t.Fatalf("%s: %v", f, err)

@@ -6,6 +6,9 @@ import (
 	"maps"
 	"math"
 	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -19,6 +22,7 @@ import (
 type grafana struct {
 	t            *testing.T
 	base, tenant string
+	token        string // "" without authentication
 	// What the dashboard's variables and intervals stand for.
 	values     map[string]string
 	span, step time.Duration
@@ -33,6 +37,9 @@ type answer struct {
 
 func (g *grafana) send(method, path string, form url.Values) (answer, error) {
 	headers := []string{"X-Scope-OrgID", g.tenant, "User-Agent", "Grafana/12.2.0"}
+	if g.token != "" {
+		headers = append(headers, "Authorization", "Bearer "+g.token)
+	}
 	target, body := g.base+path, []byte(nil)
 	if method == "POST" {
 		headers = append(headers, "Content-Type", "application/x-www-form-urlencoded")
@@ -158,6 +165,9 @@ var noData = map[string]string{
 	"tenants.json Limits file B":    "without authentication there are no keys",
 }
 
+// withTokens are the panels of noData that have data with authentication.
+var withTokens = []string{"Tokens expire in", "Limits file"}
+
 // noDataOnBadger are those that only ClickHouse has.
 var noDataOnBadger = map[string]string{
 	"cardinality.json New series on ClickHouse": "Badger has no rows",
@@ -186,6 +196,53 @@ func TestEveryPanelHasData(t *testing.T) {
 	testPanels(t, p.url, "storage-clickhouse.json", noDataOnBadger)
 	checkLive(t, p, "luminate_clickhouse_")
 	t.Run("in Grafana's terms", func(t *testing.T) { testGrafanasRequests(t, p.url) })
+}
+
+// TestPanelsOfTokens runs the queries that have data with authentication only, and
+// looks for the metrics that checkLive lets pass there.
+func TestPanelsOfTokens(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs the server")
+	}
+	dir := t.TempDir()
+	secret, revoked := filepath.Join(dir, "secret"), filepath.Join(dir, "revoked")
+	for path, text := range map[string]string{secret: strings.Repeat("secret", 8), revoked: "nobody\n"} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := startLuminate(t, nil, "--auth.jwtSecretFile", secret, "--auth.revokedFile", revoked,
+		"--metrics.selfScrape", "--metrics.selfScrapeTenant", selfTenant, "--metrics.selfScrapeInterval", "500ms")
+	token, err := exec.Command(binary(t, "luminate"), "token", "--key", secret, "--tenant", selfTenant, "--scopes", "read", "--ttl", "30d", "--subject", "grafana").Output()
+	if err != nil {
+		t.Fatalf("luminate token: %v", err)
+	}
+	g := &grafana{t: t, base: p.url, tenant: selfTenant, token: strings.TrimSpace(string(token)), span: 10 * time.Second, step: time.Second, rate: 4 * time.Second,
+		values: map[string]string{"job": ".+", "instance": ".+", "tenant": ".+"}}
+	found := 0
+	for _, d := range dashboards(t) {
+		for _, panel := range d.Panels {
+			if d.file != "tenants.json" || !slices.Contains(withTokens, panel.Title) {
+				continue
+			}
+			found++
+			for _, x := range panel.Targets {
+				eventually(t, 20*time.Second, func() error { return g.run(x) })
+			}
+		}
+	}
+	if found != len(withTokens) {
+		t.Errorf("%d of the panels %v are there", found, withTokens)
+	}
+	_, page, err := do(t.Context(), "GET", p.url+"/metrics", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range documentedMetrics(t) {
+		if strings.HasPrefix(name, "luminate_auth_") && !strings.Contains(page, "\n"+name+"{") {
+			t.Errorf("%s is not exported", name)
+		}
+	}
 }
 
 // testPanels runs the queries of every dashboard but that of the other backend.
