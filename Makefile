@@ -61,6 +61,22 @@ bench: ## Go benchmarks, fit for benchstat
 bench-compare: build prometheus ## Luminate beside Prometheus on the same bytes; BENCHFLAGS for luminate-bench
 	$(BIN)/luminate-bench compare $(BENCHFLAGS)
 
+# Kills, power cuts, full disks, flipped bits, overload and hostile clients against the real binary; root for
+# the parts that mount a disk. The report is JSON: CHAOSFLAGS='--rounds 20 --only kill,disk --out chaos.json'.
+chaos: build ## Make trouble for the real binary and check every promise
+	$(BIN)/luminate-bench chaos $(CHAOSFLAGS)
+
+# k6 is built from its module once, into GOBIN (some minutes, then cached).
+K6_VERSION := v1.8.1
+$(GOBIN_DIR)/k6:
+	$(GO) install go.k6.io/k6@$(K6_VERSION)
+
+load: build $(GOBIN_DIR)/k6 ## Load tests with k6: throughput, latencies, and PASS or FAIL of each floor; DURATION, VUS, LUMINATE_URL
+	deploy/load/run.sh $(GOBIN_DIR)/k6 $(BIN)/luminate $(LOADSCRIPTS)
+
+soak: build ## Write a known function of time to a running server and check every read; SOAKFLAGS
+	$(BIN)/luminate-bench soak $(SOAKFLAGS)
+
 FUZZTIME ?= 30s
 fuzz: ## Every fuzz target for FUZZTIME
 	@set -e; for pkg in $$($(GO) list ./...); do dir=$$($(GO) list -f '{{.Dir}}' $$pkg); \

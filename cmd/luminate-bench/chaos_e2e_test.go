@@ -1,0 +1,50 @@
+//go:build e2e
+
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// TestChaosShort runs a few rounds of the chaos that are quick: kills, a full disk,
+// flipped bits and hostile clients. What the machine cannot do is skipped, by name.
+func TestChaosShort(t *testing.T) {
+	dir := t.TempDir()
+	binary := filepath.Join(dir, "luminate")
+	if out, err := exec.Command("go", "build", "-o", binary, "../luminate").CombinedOutput(); err != nil {
+		t.Fatalf("build luminate: %v\n%s", err, out)
+	}
+	o := chaosOptions{
+		rounds: 5, flips: 4, seed: 7, binary: binary, dir: t.TempDir(), timeout: 5 * time.Minute,
+		only: []string{"kill", "disk", "flips", "bombs"},
+	}
+	var notes bytes.Buffer
+	r, err := runChaos(t.Context(), o, &notes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Scenarios) != len(o.only) {
+		t.Fatalf("%d scenarios ran, want %d", len(r.Scenarios), len(o.only))
+	}
+	for _, s := range r.Scenarios {
+		t.Run(s.Name, func(t *testing.T) {
+			b, err := json.MarshalIndent(s, "", "  ")
+			if err != nil {
+				t.Fatal(err)
+			}
+			switch s.Result {
+			case passed:
+				t.Logf("%s", b)
+			case notRun:
+				t.Skipf("%s", b)
+			default:
+				t.Errorf("%s", b)
+			}
+		})
+	}
+}

@@ -1,0 +1,86 @@
+// Shared by the load scripts: where the server is, how a request is made, and how
+// the figures and floors are told at the end.
+import http from 'k6/http';
+import { check } from 'k6';
+import { Counter, Rate } from 'k6/metrics';
+
+export const base = __ENV.LUMINATE_URL || 'http://127.0.0.1:8080';
+export const tenant = __ENV.LUMINATE_TENANT || 'load';
+const token = __ENV.LUMINATE_TOKEN || '';
+
+export const metrics = new Counter('metrics_written');
+export const errors = new Rate('request_errors');
+
+const regions = ['eu-west-1', 'us-east-1', 'us-west-2', 'ap-south-1'];
+
+export function headers(contentType) {
+  const h = { 'Content-Type': contentType, 'X-Scope-OrgID': tenant };
+  if (token) h.Authorization = `Bearer ${token}`;
+  return h;
+}
+
+// batch returns n metrics of 2,000 customers. A VU has its own source, so that its
+// metrics are its own series.
+export function batch(n) {
+  const list = [];
+  const now = Date.now();
+  for (let i = 0; i < n; i++) {
+    list.push({
+      name: 'api_latency', timestamp: now, value: Math.round(1000 * Math.random()) / 10, source: `vu-${__VU}`,
+      dimensions: { customer_id: `c${(__ITER * 7 + i) % 2000}`, region: regions[i % 4], endpoint: `/api/v1/items/${i % 17}` },
+    });
+  }
+  return list;
+}
+
+export function write(n) {
+  const r = http.post(`${base}/api/v1/write`, JSON.stringify({ metrics: batch(n) }), {
+    headers: headers('application/json'), tags: { name: 'native-write' },
+  });
+  const ok = check(r, { 'write acknowledged': (x) => x.status === 200 });
+  errors.add(!ok);
+  if (ok) metrics.add(n);
+}
+
+export function nativeQuery(body) {
+  const r = http.post(`${base}/api/v1/query`, JSON.stringify(body), {
+    headers: headers('application/json'), tags: { name: 'native-query' },
+  });
+  errors.add(!check(r, { 'query answered': (x) => x.status === 200 && x.json('results') !== undefined }));
+}
+
+export function promQL(query) {
+  const r = http.get(`${base}/api/v1/query?query=${encodeURIComponent(query)}`, {
+    headers: headers('application/x-www-form-urlencoded'), tags: { name: 'promql' },
+  });
+  errors.add(!check(r, { 'PromQL answered': (x) => x.status === 200 && x.json('status') === 'success' }));
+}
+
+// seed writes what the queries read.
+export function seed() {
+  for (let i = 0; i < 10; i++) write(2000);
+}
+
+// options returns k6 options: so many VUs for DURATION, and the floors.
+export function options(vus, floors) {
+  return {
+    vus: Number(__ENV.VUS || vus), duration: __ENV.DURATION || '20s', thresholds: floors, discardResponseBodies: false,
+    summaryTrendStats: ['min', 'med', 'avg', 'p(95)', 'p(99)', 'max'],
+  };
+}
+
+// summary prints throughput, latencies, errors and PASS or FAIL of every floor.
+export function summary(title, data) {
+  const lines = [`\n== ${title} (${Math.round(data.state.testRunDurationMs / 1000)} s)`];
+  const value = (metric, key) => (data.metrics[metric] ? data.metrics[metric].values[key] : undefined);
+  const written = value('metrics_written', 'rate');
+  if (written) lines.push(`metrics/s   ${written.toFixed(0)}`);
+  lines.push(`requests/s  ${value('http_reqs', 'rate').toFixed(0)}`);
+  const ms = (key) => `${value('http_req_duration', key).toFixed(1)} ms`;
+  lines.push(`latency     p50 ${ms('med')}  p95 ${ms('p(95)')}  p99 ${ms('p(99)')}`);
+  lines.push(`errors      ${(100 * value('request_errors', 'rate')).toFixed(3)} %`);
+  for (const [name, m] of Object.entries(data.metrics)) {
+    for (const [floor, t] of Object.entries(m.thresholds || {})) lines.push(`${t.ok ? 'PASS' : 'FAIL'}        ${name} ${floor}`);
+  }
+  return { stdout: `${lines.join('\n')}\n` };
+}

@@ -1,0 +1,27 @@
+// Native queries over what setup wrote: an aggregate by customer, one customer's
+// percentile over time, and raw points.
+import * as load from './common.js';
+
+export const options = load.options(4, {
+  request_errors: ['rate==0'],
+  'http_req_duration{name:native-query}': [`p(95)<${__ENV.FLOOR_QUERY_P95 || 100}`],
+});
+
+const range = { relative: '1h' };
+const queries = [
+  () => ({ queryType: 'aggregate', metricName: 'api_latency', timeRange: range, filters: { region: 'eu-west-1' }, aggregation: 'avg', groupBy: ['customer_id'], orderBy: 'value', order: 'desc', limit: 10 }),
+  () => ({ queryType: 'aggregate', metricName: 'api_latency', timeRange: range, filters: { customer_id: `c${__ITER % 2000}` }, aggregation: 'p95', interval: '5m' }),
+  () => ({ queryType: 'range', metricName: 'api_latency', timeRange: range, filters: { customer_id: `c${__ITER % 2000}` } }),
+];
+
+export function setup() {
+  load.seed();
+}
+
+export default function () {
+  load.nativeQuery(queries[__ITER % queries.length]());
+}
+
+export function handleSummary(data) {
+  return load.summary('native query', data);
+}
