@@ -52,7 +52,8 @@ type Config struct {
 	// InsertRetries is how often a block is tried again, InsertTimeout bounds one try.
 	InsertRetries int
 	InsertTimeout time.Duration
-	// MaxCachedSeries bounds the series rows that are known to be stored; an entry is
+	// MaxCachedSeries bounds, for each tenant, the series rows that are known to be
+	// stored; an entry is
 	// forgotten after SeriesCacheAge.
 	MaxCachedSeries int
 	SeriesCacheAge  time.Duration
