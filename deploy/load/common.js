@@ -19,46 +19,56 @@ export function headers(contentType) {
   return h;
 }
 
-// batch returns n metrics of 2,000 customers. A VU has its own source, so that its
-// metrics are its own series.
-export function batch(n) {
+// batch returns the turn-th n metrics of 2,000 customers. A VU has its own source, so
+// that its metrics are its own series.
+function batch(n, turn) {
   const list = [];
   const now = Date.now();
   for (let i = 0; i < n; i++) {
     list.push({
-      name: 'api_latency', timestamp: now, value: Math.round(1000 * Math.random()) / 10, source: `vu-${__VU}`,
-      dimensions: { customer_id: `c${(__ITER * 7 + i) % 2000}`, region: regions[i % 4], endpoint: `/api/v1/items/${i % 17}` },
+      name: 'api_latency', timestamp: now, value: Math.round(1000 * Math.random()) / 10,
+      dimensions: { source: `vu-${__VU}`, customer_id: `c${(turn * n + i) % 2000}`, region: regions[i % 4], endpoint: `/api/v1/items/${i % 17}` },
     });
   }
   return list;
 }
 
-export function write(n) {
-  const r = http.post(`${base}/api/v1/write`, JSON.stringify({ metrics: batch(n) }), {
+export function write(n, turn) {
+  const r = http.post(`${base}/api/v1/write`, JSON.stringify({ metrics: batch(n, turn) }), {
     headers: headers('application/json'), tags: { name: 'native-write' },
   });
   const ok = check(r, { 'write acknowledged': (x) => x.status === 200 });
-  errors.add(!ok);
+  note(ok, r);
   if (ok) metrics.add(n);
+}
+
+let complained = false;
+
+// note counts an answer, and tells the first error of each VU.
+function note(ok, r) {
+  errors.add(!ok);
+  if (ok || complained) return;
+  complained = true;
+  console.error(`${r.request.method} ${r.url}: ${r.status} ${r.error} ${String(r.body).slice(0, 300)}`);
 }
 
 export function nativeQuery(body) {
   const r = http.post(`${base}/api/v1/query`, JSON.stringify(body), {
     headers: headers('application/json'), tags: { name: 'native-query' },
   });
-  errors.add(!check(r, { 'query answered': (x) => x.status === 200 && x.json('results') !== undefined }));
+  note(check(r, { 'query answered': (x) => x.status === 200 && x.json('results') !== undefined }), r);
 }
 
 export function promQL(query) {
   const r = http.get(`${base}/api/v1/query?query=${encodeURIComponent(query)}`, {
     headers: headers('application/x-www-form-urlencoded'), tags: { name: 'promql' },
   });
-  errors.add(!check(r, { 'PromQL answered': (x) => x.status === 200 && x.json('status') === 'success' }));
+  note(check(r, { 'PromQL answered': (x) => x.status === 200 && x.json('status') === 'success' }), r);
 }
 
 // seed writes what the queries read.
 export function seed() {
-  for (let i = 0; i < 10; i++) write(2000);
+  for (let i = 0; i < 10; i++) write(2000, i);
 }
 
 // options returns k6 options: so many VUs for DURATION, and the floors.
@@ -75,10 +85,10 @@ export function summary(title, data) {
   const value = (metric, key) => (data.metrics[metric] ? data.metrics[metric].values[key] : undefined);
   const written = value('metrics_written', 'rate');
   if (written) lines.push(`metrics/s   ${written.toFixed(0)}`);
-  lines.push(`requests/s  ${value('http_reqs', 'rate').toFixed(0)}`);
-  const ms = (key) => `${value('http_req_duration', key).toFixed(1)} ms`;
+  lines.push(`requests/s  ${(value('http_reqs', 'rate') || 0).toFixed(0)}`);
+  const ms = (key) => `${(value('http_req_duration', key) || 0).toFixed(1)} ms`;
   lines.push(`latency     p50 ${ms('med')}  p95 ${ms('p(95)')}  p99 ${ms('p(99)')}`);
-  lines.push(`errors      ${(100 * value('request_errors', 'rate')).toFixed(3)} %`);
+  lines.push(`errors      ${(100 * (value('request_errors', 'rate') || 0)).toFixed(3)} %`);
   for (const [name, m] of Object.entries(data.metrics)) {
     for (const [floor, t] of Object.entries(m.thresholds || {})) lines.push(`${t.ok ? 'PASS' : 'FAIL'}        ${name} ${floor}`);
   }

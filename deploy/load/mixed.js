@@ -30,7 +30,7 @@ export function setup() {
 }
 
 export function writer() {
-  load.write(batch);
+  load.write(batch, __ITER);
 }
 
 export function native() {

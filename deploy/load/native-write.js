@@ -10,7 +10,7 @@ export const options = load.options(4, {
 });
 
 export default function () {
-  load.write(Number(__ENV.BATCH || 500));
+  load.write(Number(__ENV.BATCH || 500), __ITER);
 }
 
 export function handleSummary(data) {
