@@ -32,6 +32,8 @@ func overload(ctx context.Context, c *chaos, o *outcome) error {
 		return err
 	}
 	client := newClient()
+	// A connection for each request in flight, as its own sender would have.
+	client.Transport.(*http.Transport).MaxIdleConnsPerHost = overloadInFlight
 	defer client.CloseIdleConnections()
 	bodies, err := overloadBodies(c.o.seed)
 	if err != nil {
@@ -43,13 +45,15 @@ func overload(ctx context.Context, c *chaos, o *outcome) error {
 	// The peak is measured on both sides of the overload: a neighbour's noise or a
 	// store that grows must not look like the fault of the load.
 	const n = overloadPeak
+	cpu := s.cpuMeter()
 	before, err := closedLoop(ctx, client, s.url, bodies[100:100+n], 4)
 	if err != nil {
 		return err
 	}
+	cpuPeak := cpu()
 	anon := watchAnon(ctx, s)
 	got := openLoop(ctx, client, s.url, bodies[100+n:100+5*n], 4*n/before.Seconds())
-	peakAnon := anon()
+	peakAnon, cpuOver := anon(), cpu()
 	after, err := closedLoop(ctx, client, s.url, bodies[100+5*n:], 4)
 	if err != nil {
 		return err
@@ -59,6 +63,8 @@ func overload(ctx context.Context, c *chaos, o *outcome) error {
 	o.set("peakSamplesPerSecond", peak)
 	o.set("peakBefore", samples(n)/before.Seconds())
 	o.set("peakAfter", samples(n)/after.Seconds())
+	o.set("peakCPUSecondsPerMillion", cpuPeak/samples(n)*1e6)
+	o.set("overloadCPUSecondsPerMillion", cpuOver/samples(got.taken)*1e6)
 	goodput := samples(got.taken) / got.took.Seconds()
 	o.set("offeredSamplesPerSecond", samples(got.sent+got.held)/got.offering.Seconds())
 	o.set("goodputSamplesPerSecond", goodput)
@@ -71,6 +77,24 @@ func overload(ctx context.Context, c *chaos, o *outcome) error {
 	o.expect(got.failed == 0, "%d requests got neither an acknowledgement nor 429 or 503", got.failed)
 	o.expect(s.alive(), "the server ended under load")
 	return ctx.Err()
+}
+
+// cpuMeter returns a function that tells the CPU seconds since its last call.
+func (s *server) cpuMeter() func() float64 {
+	read := func() float64 {
+		u, err := s.usage()
+		if err != nil {
+			return 0 // the process is gone, which is judged elsewhere
+		}
+		return u.cpu.Seconds()
+	}
+	last := read()
+	return func() float64 {
+		now := read()
+		used := now - last
+		last = now
+		return used
+	}
 }
 
 // overloadBodies returns a warm-up of 100 requests, twice a peak and four times a
@@ -97,22 +121,24 @@ type loopResult struct {
 	offering, took               time.Duration
 }
 
-// openLoop sends a body every 1/rate s whether or not the last was answered, as
-// many senders do that know nothing of each other.
+// openLoop offers a request every 1/rate s whether or not the last was answered, as
+// many senders do that know nothing of each other, until every body was sent. Offers
+// for which no slot is free are dropped and counted; their body goes with the next.
 func openLoop(ctx context.Context, client *http.Client, base string, bodies [][]byte, rate float64) loopResult {
 	var r loopResult
 	var taken, refused, failed atomic.Int64
 	slots := make(chan struct{}, overloadInFlight)
 	var wg sync.WaitGroup
 	begin := time.Now()
-	for i, body := range bodies {
-		wait(ctx, time.Until(begin.Add(time.Duration(float64(i)/rate*float64(time.Second)))))
+	for offer := 0; r.sent < len(bodies) && ctx.Err() == nil; offer++ {
+		wait(ctx, time.Until(begin.Add(time.Duration(float64(offer)/rate*float64(time.Second)))))
 		select {
 		case slots <- struct{}{}:
 		default:
 			r.held++
 			continue
 		}
+		body := bodies[r.sent]
 		r.sent++
 		wg.Go(func() {
 			defer func() { <-slots }()
