@@ -56,6 +56,7 @@ func TestAlertOverDataInLuminate(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs the server and Prometheus")
 	}
+	t.Parallel()
 	lum := startLuminate(t, nil)
 	seed := exec.Command(binary(t, "luminate-bench"), "example", "--url", lum.url, "--customers", "10", "--span", "10m")
 	if out, err := seed.CombinedOutput(); err != nil {
@@ -73,7 +74,7 @@ func TestAlertOverDataInLuminate(t *testing.T) {
 	}
 	prom := startProcess(t, "http://"+addr, "/-/ready", nil, prometheusBinary(t), "--config.file", filepath.Join(dir, "prometheus.yml"),
 		"--storage.tsdb.path", filepath.Join(dir, "data"), "--web.listen-address", addr, "--log.level", "warn")
-	eventually(t, 30*time.Second, func() error {
+	eventually(t, time.Minute, func() error {
 		_, text, err := do(t.Context(), "GET", prom.url+"/api/v1/alerts", nil)
 		if err != nil {
 			return err
@@ -97,7 +98,7 @@ func TestAlertOverDataInLuminate(t *testing.T) {
 		return fmt.Errorf("nothing fires: %.500s\n%s", text, prom.log.String())
 	})
 	query := lum.url + "/api/v1/query?" + url.Values{"query": {`count(ALERTS{alertname="CustomerRequestsFail",alertstate="firing"}) > 0`}}.Encode()
-	eventually(t, 30*time.Second, func() error {
+	eventually(t, time.Minute, func() error {
 		_, text, err := do(t.Context(), "GET", query, nil, "X-Scope-OrgID", "default")
 		if err != nil || !strings.Contains(text, `"value"`) {
 			return fmt.Errorf("ALERTS are not in Luminate: %.300s (%v)", text, err)

@@ -181,7 +181,7 @@ func viewOf(t *testing.T, base string, d dashboard) *grafana {
 		g.tenant, g.span, g.step, g.rate = "default", 90*time.Minute, time.Minute, 75*time.Second
 	}
 	for _, v := range d.Templating.List {
-		eventually(t, 20*time.Second, func() error { return g.resolve(v) })
+		eventually(t, time.Minute, func() error { return g.resolve(v) })
 	}
 	return g
 }
@@ -192,6 +192,7 @@ func TestEveryPanelHasData(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs the server")
 	}
+	t.Parallel()
 	p := startObserved(t, "--storage.badger.snapshotInterval", "1s")
 	testPanels(t, p.url, "storage-clickhouse.json", noDataOnBadger)
 	checkLive(t, p, "luminate_clickhouse_")
@@ -204,6 +205,7 @@ func TestPanelsOfTokens(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs the server")
 	}
+	t.Parallel()
 	dir := t.TempDir()
 	secret, revoked := filepath.Join(dir, "secret"), filepath.Join(dir, "revoked")
 	for path, text := range map[string]string{secret: strings.Repeat("secret", 8), revoked: "nobody\n"} {
@@ -227,7 +229,7 @@ func TestPanelsOfTokens(t *testing.T) {
 			}
 			found++
 			for _, x := range panel.Targets {
-				eventually(t, 20*time.Second, func() error { return g.run(x) })
+				eventually(t, time.Minute, func() error { return g.run(x) })
 			}
 		}
 	}
@@ -269,7 +271,7 @@ func testPanels(t *testing.T, base, otherBackend string, exempt map[string]strin
 					}
 					continue
 				}
-				eventually(t, 30*time.Second, func() error {
+				eventually(t, time.Minute, func() error {
 					if err := g.run(x); err != nil {
 						return fmt.Errorf("%s: panel %q: %w", d.file, panel.Title, err)
 					}

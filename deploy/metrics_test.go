@@ -93,7 +93,7 @@ var notLive = map[string]string{
 func checkLive(t *testing.T, p *process, otherBackend ...string) {
 	t.Helper()
 	metrics := documentedMetrics(t)
-	eventually(t, 20*time.Second, func() error {
+	eventually(t, time.Minute, func() error {
 		_, page, err := do(t.Context(), "GET", p.url+"/metrics", nil)
 		if err != nil {
 			return err
