@@ -89,10 +89,15 @@ func (s *Store) query(ctx context.Context, sh *shard, sql string, args []any, ex
 	}
 	qctx := clickhouse.Context(context.WithoutCancel(ctx), clickhouse.WithSettings(settings))
 	var r driver.Rows
+	began, result := time.Now(), "ok"
 	err = c.fresh(ctx, func() error {
 		r, err = c.drv.Query(qctx, sql, args...)
 		return err
 	})
+	if err != nil {
+		result = "error"
+	}
+	s.metrics.querySeconds.WithLabelValues(result).Observe(time.Since(began).Seconds())
 	if err != nil {
 		stop()
 		sh.read.put(c)
