@@ -60,6 +60,6 @@ func TestConformance(t *testing.T) {
 			configs[again] = configs[s]
 			return again
 		},
-		RandomOps: 40,
+		RandomOps: 25,
 	})
 }
