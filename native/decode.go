@@ -64,7 +64,6 @@ type metricScratch struct {
 	ordered                    bool // dims ascend by key
 	problemCode                Code
 	problem                    string // first problem, "" if none
-	timestampText              bool
 	hasName, hasTime, hasValue bool
 }
 

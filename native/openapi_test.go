@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"slices"
@@ -170,7 +169,7 @@ func checkAgainst(t *testing.T, doc *openapi3.T, x example, w *httptest.Response
 		return
 	}
 	err := openapi3filter.ValidateResponse(t.Context(), &openapi3filter.ResponseValidationInput{
-		RequestValidationInput: in, Status: w.Code, Header: http.Header(w.Header()), Body: readCloser(w.Body.Bytes()), Options: in.Options,
+		RequestValidationInput: in, Status: w.Code, Header: w.Header(), Body: readCloser(w.Body.Bytes()), Options: in.Options,
 	})
 	if err != nil {
 		t.Errorf("answer: %v", err)

@@ -34,7 +34,8 @@ func (a *API) servePage(w http.ResponseWriter, r *http.Request) error {
 	}
 	data := pageData{Version: a.cfg.Version, Backend: a.cfg.Backend, TenantMode: a.cfg.TenantMode, URL: scheme + "://" + r.Host}
 	var b bytes.Buffer
-	contentType, err := "text/plain; charset=utf-8", error(nil)
+	contentType := "text/plain; charset=utf-8"
+	var err error
 	if strings.Contains(r.Header.Get("Accept"), "text/html") {
 		contentType = "text/html; charset=utf-8"
 		err = htmlPage.Execute(&b, data)

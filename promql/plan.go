@@ -133,7 +133,7 @@ func (r *planRun) count(st *stats.QuerySamples) {
 // syntheticSelector selects the results of a part, at the part's position.
 func syntheticSelector(name string, at parser.Expr) *parser.VectorSelector {
 	return &parser.VectorSelector{
-		LabelMatchers: []*labels.Matcher{labels.MustNewMatcher(labels.MatchEqual, labels.MetricName, name)},
+		LabelMatchers: []*labels.Matcher{labels.MustNewMatcher(labels.MatchEqual, storage.MetricName, name)},
 		PosRange:      at.PositionRange(),
 	}
 }
@@ -162,7 +162,7 @@ func syntheticSeries(p *part, steps int) []series {
 
 // syntheticSet answers a synthetic selector.
 func syntheticSet(ctx context.Context, ms []*labels.Matcher) (promstorage.SeriesSet, bool) {
-	if len(ms) != 1 || ms[0].Name != labels.MetricName || !strings.HasPrefix(ms[0].Value, syntheticPrefix) {
+	if len(ms) != 1 || ms[0].Name != storage.MetricName || !strings.HasPrefix(ms[0].Value, syntheticPrefix) {
 		return nil, false
 	}
 	run := runOf(ctx)

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql/parser"
 
 	"github.com/luminate/luminate/storage"
@@ -47,7 +46,7 @@ var aggregates = map[parser.ItemType]storage.AggOp{
 }
 
 // metadataLabels are the labels that name-dropping functions and `without` drop.
-var metadataLabels = []string{labels.MetricName, "__type__", "__unit__"}
+var metadataLabels = []string{storage.MetricName, "__type__", "__unit__"}
 
 // keepsName tells whether the engine leaves the metric's name after f.
 func keepsName(f storage.Func) bool {

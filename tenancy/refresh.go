@@ -191,7 +191,7 @@ func (s *tenantState) usage(processes int, now time.Time) []limitUse {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.dayLocked(now)
-	series, metrics, largest := 0, 0, 0
+	var series, metrics, largest int
 	if s.series != nil {
 		series, metrics = s.series.n, s.series.active
 		for _, c := range s.series.counts {

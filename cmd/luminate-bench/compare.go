@@ -126,14 +126,14 @@ type benchQuery struct {
 	name, target string
 	expr         string
 	points       int // 0: instant
-	step, back   int64
+	step         int64
 }
 
 func newScenario(name string, o compareOptions) (*scenario, error) {
 	s := &scenario{name: name, o: o, end: time.Now().Add(-time.Minute).UnixMilli() / 15_000 * 15_000}
 	scaled := func(n int) int { return max(1, int(float64(n)*o.scale)) }
 	var w storagetest.Workload
-	scrapes := 0
+	var scrapes int
 	switch name {
 	case "ingest":
 		w, scrapes = storagetest.PerformanceWorkload(scaled(100_000), 50), 40

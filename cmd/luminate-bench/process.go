@@ -86,9 +86,8 @@ func (s *server) stop(sig syscall.Signal) error {
 
 // usage is what a process has used so far.
 type usage struct {
-	cpu             time.Duration // user and system
-	peakRSS, anon   int64         // bytes: VmHWM and RssAnon
-	peakAnonSampled int64
+	cpu           time.Duration // user and system
+	peakRSS, anon int64         // bytes: VmHWM and RssAnon
 }
 
 // usage reads /proc.

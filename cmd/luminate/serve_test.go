@@ -13,14 +13,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/luminate/luminate/native"
-	"github.com/luminate/luminate/promql"
-	"github.com/luminate/luminate/remote"
-	"github.com/luminate/luminate/storage/storagetest"
-	"github.com/prometheus/client_golang/prometheus"
-
-	"log/slog"
 )
 
 // TestReadmeFirstScreen runs the curl lines of the README against the real
@@ -98,7 +90,7 @@ func TestShutdownIsOrderly(t *testing.T) {
 	})
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
 	sawNotReady := false
-	for sawNotReady = false; !sawNotReady; {
+	for !sawNotReady {
 		resp, err := http.Get(p.url + "/readyz")
 		if err != nil {
 			break // closed
@@ -126,25 +118,4 @@ func TestShutdownIsOrderly(t *testing.T) {
 	if got := fmt.Sprint(answer.Data.Result[0].Value[1]); got < fmt.Sprint(len(acked)) && len(got) <= len(fmt.Sprint(len(acked))) {
 		t.Errorf("%s series after the restart, %d were acknowledged", got, len(acked))
 	}
-}
-
-// testSurface builds the handlers over the model.
-func testSurface(t *testing.T) surface {
-	t.Helper()
-	store := storagetest.NewModel()
-	log, reg := slog.New(slog.DiscardHandler), prometheus.NewRegistry()
-	n, err := native.New(store, native.DefaultConfig(), log, reg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := remote.New(store, remote.DefaultConfig(), log, reg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := promql.New(store, promql.DefaultConfig(), log, reg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = p.Close() })
-	return surface{remote: r, promql: p, native: n, probes: newProbes("model", time.Now()), metrics: http.NotFoundHandler()}
 }

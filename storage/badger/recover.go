@@ -322,7 +322,7 @@ func (r *replay) readSnapshot() (start uint64, err error) {
 	defer func() { err = errors.Join(err, snap.Close()) }()
 	for {
 		typ, payload, err := snap.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return snap.LSN(), nil
 		}
 		if err != nil {

@@ -195,7 +195,7 @@ func (e *evaluation) run(ctx context.Context, sh *shard, sql string, args []any,
 	if err != nil {
 		return err
 	}
-	defer r.close() // its error is r.Err()'s
+	defer func() { _ = r.close() }() // its error is r.Err()'s
 	for r.Next() {
 		if err := scan(r); err != nil {
 			return err

@@ -90,7 +90,7 @@ func metricCondition(p *params, m *storage.Matcher) string {
 	case promlabels.MatchNotEqual:
 		return "metric != " + p.str(m.Value)
 	}
-	cond := ""
+	var cond string
 	if set := m.SetMatches(); len(set) > 0 {
 		cond = "metric IN " + p.strs(set)
 	} else {

@@ -257,7 +257,7 @@ func (c *chunk) readSamples(ctx context.Context, sh *shard, f rowFilter) error {
 	if err != nil {
 		return err
 	}
-	defer r.close() // its error is r.Err()'s
+	defer func() { _ = r.close() }() // its error is r.Err()'s
 	var last uint64
 	var lastImage uint64
 	i, known := -1, false

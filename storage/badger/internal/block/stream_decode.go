@@ -139,7 +139,7 @@ func decodeTokens(src []byte, st *streamState, ts []int64, vs []float64) int {
 			if i+width > len(src) {
 				return -1
 			}
-			m, exp, v = decodeWide(code, src[i:i+width], m, exp, v)
+			m, exp, v = decodeWide(code, src[i:i+width], m, exp)
 			pow = pow10[min(exp, maxExp)]
 			i += width
 		}
@@ -184,7 +184,7 @@ func wideBytes(code byte) int {
 }
 
 // decodeWide decodes what is rare: differences of 3 and 4 bytes, raw values and new exponents.
-func decodeWide(code byte, p []byte, m int64, exp uint8, v float64) (int64, uint8, float64) {
+func decodeWide(code byte, p []byte, m int64, exp uint8) (int64, uint8, float64) {
 	switch {
 	case code < codeDelta4:
 		m += int64(int32(uint32(p[0])<<8|uint32(p[1])<<16|uint32(p[2])<<24) >> 8)
@@ -193,7 +193,7 @@ func decodeWide(code byte, p []byte, m int64, exp uint8, v float64) (int64, uint
 	case code == codeRaw:
 		return m, expOpaque, math.Float64frombits(binary.LittleEndian.Uint64(p))
 	case code <= codeRise:
-		v = math.Float64frombits(binary.LittleEndian.Uint64(p))
+		v := math.Float64frombits(binary.LittleEndian.Uint64(p))
 		exp = code - codeRawExp
 		m, _ = scale(v, pow10[exp])
 		return m, exp, v

@@ -114,9 +114,6 @@ func (p *postingStore) get(ref postingRef) posting {
 	return posting{n: uint64(m.n), list: p.ids.view(m.off, m.n)}
 }
 
-// count is get's n alone.
-func (p *postingStore) count(ref postingRef) uint64 { return p.get(ref).n }
-
 // toBitmap returns the set as a bitmap that may be the index's own.
 func (x posting) toBitmap() *roaring.Bitmap {
 	switch {

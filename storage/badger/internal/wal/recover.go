@@ -181,7 +181,7 @@ func readHeader(path string) (h segmentHeader, copies int, err error) {
 	defer func() { err = errors.Join(err, f.Close()) }()
 	buf := make([]byte, headerBytes)
 	n, err := io.ReadFull(f, buf)
-	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 		return h, 0, err
 	}
 	return parseSegmentHeader(buf[:n], path)

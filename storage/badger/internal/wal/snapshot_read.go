@@ -95,7 +95,7 @@ func (r *SnapshotReader) verify(s SegmentInfo) error {
 		return corruptf("header says LSN %d, name says %d", r.lsn, s.FirstLSN)
 	}
 	for {
-		if _, _, err := r.Next(); err == io.EOF {
+		if _, _, err := r.Next(); errors.Is(err, io.EOF) {
 			break
 		} else if err != nil {
 			return err

@@ -52,7 +52,7 @@ func checkSnapshot(t testing.TB, r *SnapshotReader, lsn uint64, sections [][]byt
 			t.Fatalf("section %d: type %d, %d bytes, %v", i, typ, len(p), err)
 		}
 	}
-	if _, _, err := r.Next(); err != io.EOF {
+	if _, _, err := r.Next(); !errors.Is(err, io.EOF) {
 		t.Fatalf("after the last section: %v", err)
 	}
 	if err := r.Close(); err != nil {

@@ -73,7 +73,7 @@ func (s *Server) serve(nc net.Conn) error {
 // exception.
 func (c *session) handshake() (ok bool, err error) {
 	if n, err := c.pr.UVarInt(); err != nil || n != uint64(proto.ClientCodeHello) {
-		return false, fmt.Errorf("no hello: %d %v", n, err)
+		return false, fmt.Errorf("no hello: %d %w", n, err)
 	}
 	var hello proto.ClientHello
 	if err := hello.Decode(c.pr); err != nil {
