@@ -48,7 +48,7 @@ type counter struct {
 	names       map[string]uint64
 	pairs       map[string]uint64
 	values      map[string]map[string]uint64
-	// of label names, exact with one shard, an upper bound with more
+	// of label names
 	distinct, bytes map[string]uint64
 	totalPairs      uint64
 }
@@ -64,7 +64,30 @@ func (c *counter) shard(ctx context.Context, sh *shard, sel selection, labelName
 	if err != nil || c.metricsOnly {
 		return err
 	}
-	err = c.count(ctx, sh, sel, "read/cardinality_names", func(*params) fragments { return fragments{} }, func(r driver.Rows) error {
+	limit := c.s.cfg.MaxSelectedSeries
+	if len(c.s.shards) == 1 {
+		limit = c.top // the server counts and ranks
+		if err := c.labelNames(ctx, sh, sel); err != nil {
+			return err
+		}
+	}
+	err = c.count(ctx, sh, sel, "read/cardinality_pairs", func(p *params) fragments {
+		return fragments{"Limit": p.i64(int64(limit))}
+	}, func(r driver.Rows) error { return addCount(r, c.pairs) })
+	if err != nil {
+		return err
+	}
+	for _, name := range labelNames {
+		if err := c.labelValues(ctx, sh, sel, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// labelNames counts by label name on the only shard.
+func (c *counter) labelNames(ctx context.Context, sh *shard, sel selection) error {
+	return c.count(ctx, sh, sel, "read/cardinality_names", func(*params) fragments { return fragments{} }, func(r driver.Rows) error {
 		var name string
 		var series, vals, bytes uint64
 		if err := r.Scan(&name, &series, &vals, &bytes); err != nil {
@@ -77,21 +100,18 @@ func (c *counter) shard(ctx context.Context, sh *shard, sel selection, labelName
 		c.bytes[name] += bytes - vals*uint64(len(pairOf(name, "x"))-1)
 		return nil
 	})
-	if err != nil {
-		return err
+}
+
+// namesFromPairs counts by label name from the pairs of several shards, of which one
+// may be on more than one. A series has one pair of each of its names.
+func (c *counter) namesFromPairs() {
+	c.totalPairs = uint64(len(c.pairs))
+	for pair, n := range c.pairs {
+		name, value := splitPair(pair)
+		c.names[name] += n
+		c.distinct[name]++
+		c.bytes[name] += uint64(len(value))
 	}
-	err = c.count(ctx, sh, sel, "read/cardinality_pairs", func(p *params) fragments {
-		return fragments{"Limit": p.i64(int64(c.top * 4))}
-	}, func(r driver.Rows) error { return addCount(r, c.pairs) })
-	if err != nil {
-		return err
-	}
-	for _, name := range labelNames {
-		if err := c.labelValues(ctx, sh, sel, name); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func (c *counter) labelValues(ctx context.Context, sh *shard, sel selection, name string) error {
@@ -128,6 +148,9 @@ func addCount(r driver.Rows, to map[string]uint64) error {
 }
 
 func (c *counter) result(labelNames []string) storage.Cardinality {
+	if len(c.s.shards) > 1 {
+		c.namesFromPairs()
+	}
 	out := storage.Cardinality{
 		Metrics: c.topOf(withoutEmpty(c.metrics)), LabelNames: c.topOf(c.names), LabelValueCounts: c.topOf(c.distinct),
 		LabelMemoryInBytes: c.topOf(c.bytes), TotalLabelNames: uint64(len(c.names)), TotalLabelPairs: c.totalPairs,
