@@ -110,7 +110,7 @@ func (a *API) listStrings(p listParams, list func(storage.Selection) ([]string, 
 
 func (a *API) checkResultSize(n int) *apiError {
 	if limit := a.cfg.MaxResultSeries; limit > 0 && n > limit {
-		return storeError(storage.LimitErrorf(storage.KindTooLarge, "list", "max-result-series", "promql.maxResultSeries",
+		return storeError(storage.LimitErrorf(storage.KindTooLarge, "list", "max-result-series", "query.maxResultSeries",
 			"the answer has more than %d elements; narrow it with match[], start, end or limit", limit))
 	}
 	return nil

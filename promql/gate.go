@@ -39,7 +39,7 @@ func (g *gate) Insert(ctx context.Context, _ string) (int, error) {
 	select {
 	case g.waiting <- struct{}{}:
 	default:
-		return 0, storage.LimitErrorf(storage.KindUnavailable, "query", "max-queued-queries", "promql.maxQueued",
+		return 0, storage.LimitErrorf(storage.KindUnavailable, "query", "max-queued-queries", "query.maxQueued",
 			"%d queries run or wait already", cap(g.waiting))
 	}
 	select {

@@ -71,7 +71,7 @@ func (b *memoryBudget) add(t storage.Tenant, n int64) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if n > 0 && b.tenants[t] > b.perTenant-n {
-		return storage.LimitErrorf(storage.KindLimited, "query", "max-query-memory-per-tenant", "promql.maxTenantMemoryBytes",
+		return storage.LimitErrorf(storage.KindLimited, "query", "max-query-memory-per-tenant", "query.tenantMemoryBytes",
 			"the tenant's running queries hold %d bytes already", b.tenants[t])
 	}
 	b.used += n
@@ -126,12 +126,12 @@ func (r *reservation) use(n int64) error {
 	}
 	b := r.budget
 	if r.used > b.perQuery {
-		return storage.LimitErrorf(storage.KindTooLarge, "query", "max-query-memory", "promql.maxQueryMemoryBytes",
+		return storage.LimitErrorf(storage.KindTooLarge, "query", "max-query-memory", "query.memoryBytes",
 			"the query reads more than %d bytes into memory", b.perQuery)
 	}
 	grow := min(max(growBytes, r.used-r.held), b.perQuery-r.held)
 	if !b.free.TryAcquire(grow) {
-		return storage.LimitErrorf(storage.KindUnavailable, "query", "max-memory", "promql.maxMemoryBytes",
+		return storage.LimitErrorf(storage.KindUnavailable, "query", "max-memory", "query.memoryBytes",
 			"running queries hold all of the %d bytes", b.total)
 	}
 	return r.book(grow)

@@ -41,17 +41,17 @@ func mountImage(dir string, mib int) (*image, error) {
 		return nil, err
 	}
 	if out, err := exec.Command("mkfs.ext4", "-q", "-F", img.file).CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("%w: mkfs.ext4: %v: %.200s", errNotRun, err, out)
+		return nil, fmt.Errorf("%w: mkfs.ext4: %w: %.200s", errNotRun, err, out)
 	}
 	if err := img.attach(); err != nil {
-		return nil, fmt.Errorf("%w: %v", errNotRun, err)
+		return nil, fmt.Errorf("%w: %w", errNotRun, err)
 	}
 	return img, nil
 }
 
 func (i *image) attach() error {
 	if out, err := exec.Command("mount", "-o", "loop", i.file, i.mount).CombinedOutput(); err != nil {
-		return fmt.Errorf("mount %s: %v: %.200s", i.file, err, out)
+		return fmt.Errorf("mount %s: %w: %.200s", i.file, err, out)
 	}
 	return nil
 }

@@ -111,6 +111,8 @@ type LimitsConfig struct {
 type QueryConfig struct {
 	Timeout           time.Duration `koanf:"timeout" doc:"Longest PromQL query."`
 	MaxConcurrent     int           `koanf:"maxConcurrent" doc:"Queries evaluated at once; further ones wait."`
+	MaxQueued         int           `koanf:"maxQueued" doc:"PromQL queries that may wait for a place; what is beyond is answered 503 at once."`
+	MaxResultSeries   int           `koanf:"maxResultSeries" doc:"Series, names or values in one answer of series and labels; 0 is no bound."`
 	MaxSamples        int           `koanf:"maxSamples" doc:"Samples that one PromQL query may hold in memory."`
 	MaxSeries         int           `koanf:"maxSeries" doc:"Series that one query may select; 0 is no bound."`
 	Lookback          time.Duration `koanf:"lookback" doc:"How old the newest sample of an instant selector may be."`
@@ -174,7 +176,7 @@ func DefaultConfig() Config {
 		Tenancy: TenancyConfig{Header: "X-Scope-OrgID", Default: "default", Create: "auto"},
 		Limits:  LimitsConfig{Mode: "enforce", Reload: 10 * time.Second, Processes: 1},
 		Query: QueryConfig{
-			Timeout: 2 * time.Minute, MaxConcurrent: 20, MaxSamples: 50_000_000, Lookback: 5 * time.Minute, Planner: true,
+			Timeout: 2 * time.Minute, MaxConcurrent: 20, MaxQueued: 500, MaxResultSeries: 5_000_000, MaxSamples: 50_000_000, Lookback: 5 * time.Minute, Planner: true,
 			NativeMemoryBytes: 1 << 30, ReadGate: 10, ReadSamples: 50_000_000,
 		},
 		Write:   WriteConfig{MaxDecodedBytes: 32 << 20, MaxInFlightBytes: 256 << 20},

@@ -97,7 +97,7 @@ func promqlConfig(cfg *Config) promql.Config {
 	c := promql.DefaultConfig()
 	c.Timeout, c.MaxConcurrent, c.LookbackDelta = cfg.Query.Timeout, cfg.Query.MaxConcurrent, cfg.Query.Lookback
 	c.MaxSamples, c.MaxSeries, c.Planner = cfg.Query.MaxSamples, cfg.Query.MaxSeries, cfg.Query.Planner
-	c.MaxTenantMemoryBytes = cfg.Query.TenantMemoryBytes
+	c.MaxTenantMemoryBytes, c.MaxQueued, c.MaxResultSeries = cfg.Query.TenantMemoryBytes, cfg.Query.MaxQueued, cfg.Query.MaxResultSeries
 	if cfg.Query.MemoryBytes > 0 {
 		c.MaxMemoryBytes, c.MaxQueryMemoryBytes = cfg.Query.MemoryBytes, cfg.Query.MemoryBytes/2
 	}

@@ -16,5 +16,6 @@ func FreeBytes(dir string) (free, total uint64, err error) {
 		return 0, 0, fmt.Errorf("measure free space of %s: %w", dir, err)
 	}
 	block := uint64(st.Bsize)
+	//nolint:unconvert // the field is signed on FreeBSD
 	return uint64(st.Bavail) * block, uint64(st.Blocks) * block, nil
 }
