@@ -170,7 +170,7 @@ func DefaultConfig() Config {
 				Dir: "./data", WALSync: "os", RetentionDays: 30, MinFreeBytes: 256 << 20, HeadMaxBytes: 512 << 20,
 				SnapshotInterval: 5 * time.Minute, MaxEvaluateBytes: 1 << 30, FutureLimit: time.Hour,
 			},
-			ClickHouse: ClickHouseConfig{MigrateSchema: true, FlushRows: 100_000, FlushAge: 100 * time.Millisecond, RetentionDays: 30},
+			ClickHouse: ClickHouseConfig{MigrateSchema: true, FlushRows: 100_000, FlushAge: 20 * time.Millisecond, RetentionDays: 30},
 		},
 		Auth:    AuthConfig{Leeway: 30 * time.Second},
 		Tenancy: TenancyConfig{Header: "X-Scope-OrgID", Default: "default", Create: "auto"},
