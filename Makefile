@@ -11,7 +11,7 @@ RACE     := $(shell command -v $${CC:-cc} >/dev/null 2>&1 && echo -race)
 # golangci-lint is built from its module once, into bin/.
 LINT_VERSION := v2.15.0
 
-.PHONY: all build run test short check fmt vet lint e2e bench bench-compare fuzz chaos load soak cover dist clean prometheus promtool
+.PHONY: all build run test short check fmt vet lint e2e e2e-long bench bench-compare fuzz chaos load soak cover dist clean prometheus promtool
 
 all: build
 
@@ -29,6 +29,9 @@ short: ## The quick tests, without the race detector
 
 e2e: prometheus promtool ## The long tests: real Prometheus, upstream PromQL scripts on ClickHouse, rollouts
 	$(GO) test -tags e2e -timeout 60m $(PKGS)
+
+e2e-long: prometheus promtool ## The e2e tests, and those that take many minutes each
+	$(GO) test -tags e2e,long -timeout 120m $(PKGS)
 
 check: fmt vet lint test ## What every commit passes
 

@@ -43,5 +43,3 @@ func openClickHouse(t *testing.T) func(testing.TB) storage.Store {
 }
 
 func TestClickHouse(t *testing.T) { conformance.Run(t, openClickHouse(t)) }
-
-func TestClickHousePlanned(t *testing.T) { conformance.RunPlanned(t, openClickHouse(t)) }
