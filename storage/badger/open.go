@@ -184,6 +184,9 @@ func baseTableSize(dir string) int64 {
 }
 
 func openKV(dir string, log *slog.Logger) (*badgerdb.DB, error) {
+	if err := probeTables(dir); err != nil {
+		return nil, err
+	}
 	return badgerdb.Open(kvOptions(dir, log))
 }
 
@@ -230,6 +233,7 @@ func (db *DB) now() time.Time { return db.cfg.Now() }
 
 // get returns a checked copy of a value.
 func (db *DB) get(key []byte) (value []byte, err error) {
+	defer damageOf(&err)
 	err = db.kv.View(func(txn *badgerdb.Txn) error {
 		item, err := txn.Get(key)
 		if err != nil {
@@ -247,7 +251,8 @@ func (db *DB) get(key []byte) (value []byte, err error) {
 
 // scan calls fn with every key below prefix and its checked value; both are valid
 // during the call only. A damaged value is given to fn as err.
-func (db *DB) scan(prefix []byte, fn func(key, value []byte, err error) error) error {
+func (db *DB) scan(prefix []byte, fn func(key, value []byte, err error) error) (err error) {
+	defer damageOf(&err)
 	return db.kv.View(func(txn *badgerdb.Txn) error {
 		o := badgerdb.DefaultIteratorOptions
 		o.Prefix, o.PrefetchValues = prefix, false

@@ -24,6 +24,7 @@ func (s *packedSource) key(kind byte, suffix []byte) []byte {
 }
 
 func (s *packedSource) Get(kind byte, suffix []byte) (value []byte, ok bool, err error) {
+	defer damageOf(&err)
 	item, err := s.txn.Get(s.key(kind, suffix))
 	if errors.Is(err, badgerdb.ErrKeyNotFound) {
 		return nil, false, nil
@@ -49,7 +50,8 @@ func (s *packedSource) ScanKeys(kind byte, prefix, from []byte, fn func(suffix [
 	return s.scan(kind, prefix, from, func(suffix []byte, _ *badgerdb.Item) (bool, error) { return fn(suffix) })
 }
 
-func (s *packedSource) scan(kind byte, prefix, from []byte, fn func(suffix []byte, item *badgerdb.Item) (bool, error)) error {
+func (s *packedSource) scan(kind byte, prefix, from []byte, fn func(suffix []byte, item *badgerdb.Item) (bool, error)) (err error) {
+	defer damageOf(&err)
 	o := badgerdb.DefaultIteratorOptions
 	o.Prefix, o.PrefetchValues = s.key(kind, prefix), false
 	it := s.txn.NewIterator(o)

@@ -254,6 +254,7 @@ func (c *clock) shortest() int64 {
 
 // presentGroups returns the prefixes of those groups that have blocks or exemplars.
 func (db *DB) presentGroups(p *partition, groups []uint32) (prefixes [][]byte, err error) {
+	defer damageOf(&err)
 	txn := db.view()
 	defer txn.Discard()
 	for _, row := range [...]byte{rowFloats, rowHists, rowExemplars} {

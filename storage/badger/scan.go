@@ -157,7 +157,8 @@ func forEachGroup(ids *roaring.Bitmap, fn func(n uint32, want uint64) error) err
 // group reads one group. The head is copied before the transaction that reads the
 // blocks begins, or again if samples left the head in between: so none is missed,
 // and what is seen twice is merged away.
-func (s *scan) group(n uint32, want uint64, mint, maxt int64) (*groupColumns, error) {
+func (s *scan) group(n uint32, want uint64, mint, maxt int64) (g *groupColumns, err error) {
+	defer damageOf(&err)
 	s.used, s.hists = 0, s.hists[:0]
 	s.out.group, s.out.mask, s.out.bytes = n, 0, 0
 	if mint > maxt {
