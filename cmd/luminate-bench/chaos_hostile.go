@@ -85,12 +85,11 @@ func hostileClients(ctx context.Context, c *chaos, o *outcome) error {
 
 	anon = watchAnon(ctx, s)
 	throwing, cancel := context.WithCancel(ctx)
+	defer cancel()
 	done := make(chan error, 1)
-	go func() { done <- throwBombs(ctx, s, o) }()
-	go func() { // the polite stop when the bombs have
-		err := <-done
-		cancel()
-		done <- err
+	go func() {
+		defer cancel() // the polite stop when the bombs have
+		done <- throwBombs(ctx, s, o)
 	}()
 	beside, err := polite(throwing, l, s, time.Minute)
 	if err := errors.Join(err, <-done); err != nil {
