@@ -62,7 +62,7 @@ func appendAll(t *testing.T, store storage.Store, b *storage.Batch) {
 	storagetest.MustAppend(t, store, testTenant.String(), b)
 }
 
-// request is a line of testdata/requests.txt.
+// request is a line of testdata/prometheus-requests.txt.
 type request struct {
 	line             string
 	tag              string
@@ -74,7 +74,7 @@ var placeholder = regexp.MustCompile(`\{([TM])([+-]\d+)?\}`)
 
 func readRequests(t *testing.T, end int64) []request {
 	t.Helper()
-	data, err := os.ReadFile("testdata/requests.txt")
+	data, err := os.ReadFile("../testdata/prometheus-requests.txt")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -154,7 +154,7 @@ type envelope struct {
 }
 
 // TestSameAsPrometheus asks a real Prometheus and this package, both holding the
-// same data, the requests of testdata/requests.txt; on Badger once more with all
+// same data, the requests of testdata/prometheus-requests.txt; on Badger once more with all
 // pushed into the storage that can be.
 func TestSameAsPrometheus(t *testing.T) {
 	base := startPrometheus(t)
