@@ -60,3 +60,7 @@ func TestConformance(t *testing.T) {
 		return openTest(t, testConfig(t.TempDir()))
 	}, storagetest.Options{Reopen: reopenTest})
 }
+
+func BenchmarkStore(b *testing.B) {
+	storagetest.Bench(b, func(b testing.TB) storage.Store { return openTest(b, testConfig(b.TempDir())) })
+}

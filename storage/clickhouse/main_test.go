@@ -63,3 +63,8 @@ func TestConformance(t *testing.T) {
 		RandomOps: 25,
 	})
 }
+
+func BenchmarkStore(b *testing.B) {
+	chtest.Start(b)
+	storagetest.Bench(b, func(b testing.TB) storage.Store { return open(b, testConfig(chtest.DSN(b))) })
+}

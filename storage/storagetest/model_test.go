@@ -16,3 +16,7 @@ func TestModelConforms(t *testing.T) {
 func TestFaultyConforms(t *testing.T) {
 	Run(t, func(testing.TB) storage.Store { return NewFaulty(NewModel(), nil) }, Options{})
 }
+
+func BenchmarkModel(b *testing.B) {
+	Bench(b, func(testing.TB) storage.Store { return NewModel() })
+}
