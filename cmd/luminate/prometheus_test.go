@@ -92,11 +92,15 @@ remote_write:
 			t.Errorf("range of %s differs from Prometheus (-want +got):\n%s", q, diff)
 		}
 	}
+	// Labels come and go with each scrape: what the writer has just scraped is a
+	// moment later here.
 	for _, path := range []string{"/api/v1/labels", "/api/v1/label/job/values", "/api/v1/label/__name__/values"} {
-		want := dataOf(t, writer.url+path)
-		if diff := cmp.Diff(want, dataOf(t, lum.url+path)); diff != "" {
-			t.Errorf("%s differs (-want +got):\n%s", path, diff)
-		}
+		eventually(t, 20*time.Second, func() error {
+			if diff := cmp.Diff(dataOf(t, writer.url+path), dataOf(t, lum.url+path)); diff != "" {
+				return fmt.Errorf("%s differs (-want +got):\n%s", path, diff)
+			}
+			return nil
+		})
 	}
 	eventually(t, 20*time.Second, func() error {
 		if got := dataOf(t, lum.url+"/api/v1/metadata?metric=prometheus_build_info"); fmt.Sprint(got) == "map[]" {
