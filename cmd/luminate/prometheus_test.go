@@ -61,8 +61,9 @@ remote_write:
 			return fmt.Errorf("waiting for scrapes")
 		}
 		newest, err := strconv.ParseFloat(scalarOf(t, lum.url, `min(timestamp(up))`, time.Now()), 64)
-		if err != nil || int64(newest*1000) < at.UnixMilli() {
-			return fmt.Errorf("newest sample is at %v, waiting for %d", newest, at.UnixMilli())
+		// Shards send side by side: three scrapes later all of an older one are here.
+		if settled := at.Add(1500 * time.Millisecond).UnixMilli(); err != nil || int64(newest*1000) < settled {
+			return fmt.Errorf("newest sample is at %v, waiting for %d", newest, settled)
 		}
 		return nil
 	})
