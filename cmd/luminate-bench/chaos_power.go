@@ -58,7 +58,7 @@ func (i *image) attach() error {
 
 func (i *image) unmount() error {
 	if out, err := exec.Command("umount", i.mount).CombinedOutput(); err != nil {
-		return fmt.Errorf("umount %s: %v: %.200s", i.mount, err, out)
+		return fmt.Errorf("umount %s: %w: %.200s", i.mount, err, out)
 	}
 	return nil
 }
