@@ -228,7 +228,7 @@ func readDeleteRecord(b []byte) (deleteRecord, error) {
 		}
 		m, err := promlabels.NewMatcher(promlabels.MatchType(kind[0]), name, value)
 		if err != nil {
-			return d, fmt.Errorf("read delete record: matcher %s %s: %w", strings.ToValidUTF8(name, "?"), err, errDamaged)
+			return d, fmt.Errorf("read delete record: matcher %s: %w: %w", strings.ToValidUTF8(name, "?"), err, errDamaged)
 		}
 		d.matchers = append(d.matchers, m)
 	}
