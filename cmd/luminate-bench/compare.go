@@ -46,14 +46,14 @@ func compareCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return compare(cmd.Context(), o) },
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.peers, "peers", "luminate,prometheus", "servers to measure: luminate, prometheus, victoriametrics (if its binary is at hand)")
+	f.StringVar(&o.peers, "peers", "luminate,prometheus", "servers to measure: luminate, luminate-clickhouse (an engine is started for it), prometheus, victoriametrics (if its binary is at hand)")
 	f.StringVar(&o.scenarios, "scenarios", "ingest,million,day", "ingest: 100k series x 40 scrapes; million: 1M new series of one metric x 4 scrapes, then queries and a kill -9; day: 2,000 series for a day at 15 s")
 	f.IntVar(&o.senders, "senders", 4, "concurrent senders")
 	f.Float64Var(&o.scale, "scale", 1, "share of the series, for quick looks")
 	f.StringVar(&o.dir, "dir", "", "folder for the servers' data; empty: a temporary one")
 	f.StringVar(&o.jsonPath, "json", "", "file for the figures as JSON")
 	f.StringSliceVar(&o.luminate, "luminate-flags", nil, "further flags for luminate, such as --storage.badger.walSync=always")
-	f.IntVar(&o.repeat, "repeat", 5, "runs of each query; the median counts")
+	f.IntVar(&o.repeat, "repeat", 5, "runs of each query; the median counts; range queries run eight times as often")
 	return cmd
 }
 
@@ -65,6 +65,8 @@ func compare(ctx context.Context, o compareOptions) error {
 		switch name {
 		case "luminate":
 			p, err = luminatePeer(o.luminate)
+		case clickhouseName:
+			p, err = clickhousePeer(o.luminate)
 		case "prometheus":
 			p, err = prometheusPeer()
 		case "victoriametrics":
@@ -123,10 +125,11 @@ type scenario struct {
 }
 
 type benchQuery struct {
-	name, target string
-	expr         string
-	points       int // 0: instant
-	step         int64
+	name   string
+	target target
+	expr   string
+	points int // 0: instant
+	step   int64
 }
 
 func newScenario(name string, o compareOptions) (*scenario, error) {
@@ -137,18 +140,10 @@ func newScenario(name string, o compareOptions) (*scenario, error) {
 	switch name {
 	case "ingest":
 		w, scrapes = storagetest.PerformanceWorkload(scaled(100_000), 50), 40
-		s.queries = []benchQuery{{name: "sum by(rate) of 2,000 series, 40 points", target: "<= 7 ms", expr: `sum by (region) (rate(http_requests_001_total[5m]))`, points: 40, step: 15_000}}
+		s.queries = ingestQueries
 	case "million":
 		w, scrapes = storagetest.PerformanceWorkload(scaled(1_000_000), 1), 4
-		s.crash = true
-		s.queries = []benchQuery{
-			{name: "sum by (region)(rate(m[5m]))", target: "<= 400 ms", expr: `sum by (region) (rate(http_requests_000_total[5m]))`},
-			{name: "topk(10, sum by (customer_id)(rate(m[5m])))", target: "<= 600 ms", expr: `topk(10, sum by (customer_id) (rate(http_requests_000_total[5m])))`},
-			{name: "quantile by (region)(0.95, m)", target: "<= 500 ms", expr: `quantile by (region) (0.95, http_requests_000_total)`},
-			{name: "count(m)", target: "<= 50 ms", expr: `count(http_requests_000_total)`},
-			{name: "one series, an hour", target: "<= 1 ms", expr: `http_requests_000_total{serial="serial-0000000007"}`, points: 240, step: 15_000},
-			{name: "one customer's 50, an hour", target: "<= 1 ms", expr: `http_requests_000_total{customer_id="customer-00000042"}`, points: 240, step: 15_000},
-		}
+		s.queries, s.crash = millionQueries, true
 	case "day":
 		w, scrapes = storagetest.PerformanceWorkload(scaled(2_000), 1), 5760
 	default:
@@ -163,6 +158,9 @@ func newScenario(name string, o compareOptions) (*scenario, error) {
 // put files a figure.
 func (s *scenario) put(p peer, figure, unit, target string, v float64) {
 	i := slices.IndexFunc(s.rows, func(r row) bool { return r.Figure == figure })
+	if i >= 0 && p.clickhouse && target != "" && target != s.rows[i].Target {
+		s.rows[i].Target = strings.TrimPrefix(s.rows[i].Target+", ClickHouse "+target, ", ")
+	}
 	if i < 0 {
 		s.rows = append(s.rows, row{Scenario: s.name, Figure: figure, Unit: unit, Target: target, Values: map[string]float64{}})
 		i = len(s.rows) - 1
@@ -183,6 +181,9 @@ func (s *scenario) measure(ctx context.Context, p peer) error {
 	srv, err := p.make(dir, addr)
 	if err != nil {
 		return err
+	}
+	if srv.engine != nil {
+		defer srv.engine.Stop()
 	}
 	if _, err := srv.start(ctx); err != nil {
 		return err
@@ -213,24 +214,26 @@ func (s *scenario) measure(ctx context.Context, p peer) error {
 			return err
 		}
 		running = true
-		s.put(p, "restart to ready after kill -9", "s", "<= 10", took.Seconds())
+		s.put(p, "restart to ready after kill -9", "s", target{"<= 10", "<= 2"}.of(p), took.Seconds())
 	}
 	running = false
 	if err := srv.stop(syscall.SIGTERM); err != nil {
 		return err
 	}
+	if srv.engine != nil {
+		return s.putDisk(ctx, p, srv.engine)
+	}
 	data, wal, err := diskBytes(filepath.Join(dir, "data"))
 	if err != nil {
 		return err
 	}
-	target := map[string]string{"ingest": "<= 4", "day": "<= 1.2"}[s.name]
-	s.put(p, "bytes a sample on disk after close", "B", target, float64(data)/float64(s.data.samples))
+	s.put(p, "bytes a sample on disk after close", "B", targets[s.name].bytes.of(p), float64(data)/float64(s.data.samples))
 	s.put(p, "of its log and snapshots, apart", "B", "", float64(wal)/float64(s.data.samples))
 	return nil
 }
 
 func (s *scenario) ingest(ctx context.Context, p peer, srv *server, client *http.Client) error {
-	before, err := srv.usage()
+	before, engineBefore, err := srv.usages()
 	if err != nil {
 		return err
 	}
@@ -242,12 +245,14 @@ func (s *scenario) ingest(ctx context.Context, p peer, srv *server, client *http
 	if err != nil {
 		return err
 	}
-	millions := float64(s.data.samples) / 1e6
-	cpuTarget := map[string]string{"ingest": "<= 1.5", "million": "<= 3.5"}[s.name]
-	s.put(p, "ingest", "CPU-s per M samples", cpuTarget, (after.cpu-before.cpu).Seconds()/millions)
-	s.put(p, "ingest, wall", "M samples/s", map[string]string{"ingest": ">= 0.9"}[s.name], millions/took.Seconds())
-	s.put(p, "peak RSS (VmHWM)", "MiB", map[string]string{"million": "<= 1024"}[s.name], float64(after.peakRSS)/(1<<20))
+	millions, t := float64(s.data.samples)/1e6, targets[s.name]
+	s.put(p, "ingest", "CPU-s per M samples", t.cpu.of(p), (after.cpu-before.cpu).Seconds()/millions)
+	s.put(p, "ingest, wall", "M samples/s", t.wall.of(p), millions/took.Seconds())
+	s.put(p, "peak RSS (VmHWM)", "MiB", t.memory.of(p), float64(after.peakRSS)/(1<<20))
 	s.put(p, "RssAnon after ingest", "MiB", "", float64(after.anon)/(1<<20))
+	if srv.engine != nil {
+		return s.putEngine(ctx, p, srv.engine, engineBefore)
+	}
 	return nil
 }
 
@@ -262,7 +267,10 @@ func (s *scenario) query(ctx context.Context, p peer, srv *server, client *http.
 		params.Set("time", seconds(s.end))
 	}
 	times := make([]time.Duration, s.o.repeat)
-	cpu0, err := srv.usage()
+	if q.points > 0 { // cheap enough for a 95th percentile
+		times = make([]time.Duration, 8*s.o.repeat)
+	}
+	cpu0, engine0, err := srv.usages()
 	if err != nil {
 		return err
 	}
@@ -275,13 +283,18 @@ func (s *scenario) query(ctx context.Context, p peer, srv *server, client *http.
 			return fmt.Errorf("query %s found nothing: %.300s", q.expr, body)
 		}
 	}
-	cpu1, err := srv.usage()
+	cpu1, engine1, err := srv.usages()
 	if err != nil {
 		return err
 	}
 	slices.Sort(times)
-	s.put(p, q.name, "ms, median", q.target, float64(times[len(times)/2].Microseconds())/1000)
+	median, p95 := times[len(times)/2], times[min(len(times)*95/100, len(times)-1)]
+	s.put(p, q.name, "ms, median", q.target.of(p), float64(median.Microseconds())/1000)
+	s.put(p, q.name+", p95", "ms", "", float64(p95.Microseconds())/1000)
 	s.put(p, q.name+", CPU", "CPU-ms a query", "", float64((cpu1.cpu-cpu0.cpu).Milliseconds())/float64(len(times)))
+	if srv.engine != nil {
+		s.put(p, q.name+", CPU of ClickHouse", "CPU-ms a query", "", float64((engine1.cpu-engine0.cpu).Milliseconds())/float64(len(times)))
+	}
 	return nil
 }
 

@@ -1,6 +1,6 @@
 // Command luminate-bench measures Luminate and its peers on the same bytes.
 //
-//	luminate-bench compare   ingest, memory, disk and queries beside Prometheus
+//	luminate-bench compare   ingest, memory, disk and queries, on Badger, on ClickHouse, beside Prometheus
 //	luminate-bench load      sends a generated workload to a running server
 //	luminate-bench soak      writes a known function of time and checks every read
 //	luminate-bench chaos     kills, cuts, fills, floods and damages a server and checks its promises

@@ -11,6 +11,8 @@ import (
 type peer struct {
 	name string
 	make func(dir, addr string) (*server, error)
+	// clickhouse peers have other targets, and their data is in the engine.
+	clickhouse bool
 }
 
 // luminatePeer runs the luminate beside this binary, or of PATH.

@@ -28,6 +28,9 @@ type server struct {
 	dir   string
 	ready string // path that answers 200 once it serves
 	argv  []string
+	// engine is the database that the process keeps its data in, nil if it is its own.
+	engine *engine
+
 	cmd   *exec.Cmd
 	log   *os.File
 	ended chan error // gets what Wait returned
@@ -90,9 +93,19 @@ type usage struct {
 	peakRSS, anon int64         // bytes: VmHWM and RssAnon
 }
 
-// usage reads /proc.
-func (s *server) usage() (usage, error) {
-	pid := s.cmd.Process.Pid
+func (s *server) usage() (usage, error) { return usageOf(s.cmd.Process.Pid) }
+
+// usages is the process' usage and its engine's.
+func (s *server) usages() (own, engine usage, err error) {
+	if own, err = s.usage(); err != nil || s.engine == nil {
+		return own, engine, err
+	}
+	engine, err = s.engine.usage()
+	return own, engine, err
+}
+
+// usageOf reads /proc.
+func usageOf(pid int) (usage, error) {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return usage{}, err

@@ -162,11 +162,15 @@ func (s *Server) mine(t testing.TB) {
 	}
 }
 
-func open(dsn string) (clickhouse.Conn, error) {
+func open(dsn string) (clickhouse.Conn, error) { return openFor(dsn, 0) }
+
+// openFor connects with a timeout for each read of an answer, 0 for the driver's own.
+func openFor(dsn string, timeout time.Duration) (clickhouse.Conn, error) {
 	o, err := clickhouse.ParseDSN(dsn)
 	if err != nil {
 		return nil, err
 	}
+	o.ReadTimeout = timeout
 	o.MaxOpenConns, o.MaxIdleConns = 1, 1
 	return clickhouse.Open(o)
 }
