@@ -9,8 +9,8 @@ import (
 
 	"github.com/luminate/luminate/storage"
 	"github.com/luminate/luminate/storage/badger/internal/block"
-	"github.com/luminate/luminate/storage/badger/internal/grid"
 	"github.com/luminate/luminate/storage/badger/internal/index"
+	"github.com/luminate/luminate/storage/internal/grid"
 )
 
 // Evaluate implements storage.Store. It reads a group of 64 series at a time, on all
@@ -20,7 +20,7 @@ func (db *DB) Evaluate(ctx context.Context, t storage.Tenant, g storage.Grid) (*
 		return nil, err
 	}
 	defer db.leave()
-	budget := grid.NewBudget(db.cfg.MaxEvaluateBytes)
+	budget := grid.NewBudget(db.cfg.MaxEvaluateBytes, "storage.badger.maxEvaluateBytes")
 	plan, err := grid.NewPlan(g, budget)
 	if err != nil {
 		return nil, err

@@ -7,8 +7,8 @@ import (
 
 	"github.com/luminate/luminate/storage"
 	"github.com/luminate/luminate/storage/badger/internal/block"
-	"github.com/luminate/luminate/storage/badger/internal/grid"
 	"github.com/luminate/luminate/storage/badger/internal/index"
+	"github.com/luminate/luminate/storage/internal/grid"
 )
 
 // daysEvaluation evaluates series over several partitions. A series has another

@@ -8,20 +8,23 @@ import (
 
 // Budget bounds the memory of one evaluation. It is safe for concurrent use.
 type Budget struct {
-	max  int64
-	used atomic.Int64
-	peak atomic.Int64
+	max     int64
+	setting string
+	used    atomic.Int64
+	peak    atomic.Int64
 }
 
-// NewBudget returns a budget of maxBytes.
-func NewBudget(maxBytes int64) *Budget { return &Budget{max: maxBytes} }
+// NewBudget returns a budget of maxBytes; setting is the configuration's name for it, which errors give.
+func NewBudget(maxBytes int64, setting string) *Budget {
+	return &Budget{max: maxBytes, setting: setting}
+}
 
 // Take reserves n bytes, or fails with KindTooLarge and reserves nothing.
 func (b *Budget) Take(n int64) error {
 	used := b.used.Add(n)
 	if used > b.max || used < 0 {
 		b.used.Add(-n)
-		return storage.LimitErrorf(storage.KindTooLarge, "evaluate", "max-evaluate-bytes", "storage.badger.maxEvaluateBytes",
+		return storage.LimitErrorf(storage.KindTooLarge, "evaluate", "max-evaluate-bytes", b.setting,
 			"the query needs more than %d bytes of memory", b.max)
 	}
 	for peak := b.peak.Load(); used > peak && !b.peak.CompareAndSwap(peak, used); peak = b.peak.Load() {

@@ -1,5 +1,5 @@
 // Package grid evaluates a storage.Grid over columns of samples: one function over the windows of each series, then
-// aggregations over groups of series. It knows nothing of Badger, blocks or labels: series come as slices of times and
+// aggregations over groups of series. It knows nothing of databases, blocks or labels: series come as slices of times and
 // values with the number of their group, and labels are asked for when the result is written.
 //
 // The answer is that of storage.EvaluateSeries. Each window's value has the very bits of storage.EvalWindow, and so has
