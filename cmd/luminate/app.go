@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -31,8 +32,7 @@ func newApp(ctx context.Context, cfg *Config, log *slog.Logger, reg registry, p 
 	}
 	g, err := newGuards(cfg, log, reg)
 	if err != nil {
-		_ = store.Close()
-		return nil, err
+		return nil, errors.Join(err, (&app{store: store, done: done}).close())
 	}
 	a := &app{store: g.wrap(store), done: done, tasks: g.tasks(store)}
 	if cfg.Metrics.SelfScrape {
@@ -44,8 +44,7 @@ func newApp(ctx context.Context, cfg *Config, log *slog.Logger, reg registry, p 
 	}
 	registerHealth(reg, cfg, p)
 	if err := a.build(cfg, g, log, reg, p); err != nil {
-		_ = store.Close()
-		return nil, err
+		return nil, errors.Join(err, a.close())
 	}
 	p.serve(store, g.gate.Ready)
 	return a, nil
@@ -84,12 +83,15 @@ func (a *app) start(ctx context.Context) (stop func()) {
 	}
 }
 
+// close closes what newApp opened. The store is closed whatever the engine says:
+// it has data to write out. Only an orderly end removes the mark of a running one.
 func (a *app) close() error {
-	if err := a.promql.Close(); err != nil {
-		return err
+	var err error
+	if a.promql != nil {
+		err = a.promql.Close()
 	}
-	if err := a.store.Close(); err != nil {
-		return err
+	if cerr := a.store.Close(); cerr != nil {
+		return errors.Join(err, cerr)
 	}
-	return a.done()
+	return errors.Join(err, a.done())
 }

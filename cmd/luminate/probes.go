@@ -15,6 +15,9 @@ import (
 // load it.
 const healthTTL = time.Second
 
+// healthTimeout bounds one look at the backend, within the probes' own timeouts.
+const healthTimeout = 2 * time.Second
+
 // probes answers /livez, /readyz, /startupz and /api/v1/health. The store is set
 // once recovery is finished; before, startup tells how far it has come.
 type probes struct {
@@ -68,6 +71,9 @@ func (p *probes) check(ctx context.Context) storage.Health {
 		return storage.Health{Backend: p.backend, Status: storage.HealthDown, Error: "storage is starting: " + p.progress.Load().Phase}
 	}
 	if time.Since(p.checked) >= healthTTL {
+		// The answer is shared, so that a caller who goes away must not spoil it.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), healthTimeout)
+		defer cancel()
 		p.health, p.checked = p.store.Health(ctx), time.Now()
 	}
 	return p.health

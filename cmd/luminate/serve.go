@@ -66,8 +66,12 @@ func serve(ctx context.Context, cfg *Config, log *slog.Logger, bound func(net.Ad
 	srv := newServer(cfg, front, log)
 	srv.BaseContext = func(net.Listener) context.Context { return context.WithoutCancel(ctx) }
 
+	// A group ends all its actors when the first returns. The listener's returns only
+	// once the app has drained: http.Server.Serve returns as soon as Shutdown begins,
+	// and closing the server then would cut the requests that Shutdown waits for.
+	drained := make(chan struct{})
 	var g rungroup.Group
-	addServer(&g, srv, netutil.LimitListener(ln, cfg.Server.MaxConnections), cfg, log)
+	addServer(&g, srv, netutil.LimitListener(ln, cfg.Server.MaxConnections), cfg, log, drained)
 	if cfg.Server.InternalListen != "" {
 		if err := addInternal(&g, cfg, p, promhttp.HandlerFor(reg, promhttp.HandlerOpts{Registry: reg, EnableOpenMetrics: true}), log); err != nil {
 			_ = ln.Close()
@@ -75,12 +79,22 @@ func serve(ctx context.Context, cfg *Config, log *slog.Logger, bound func(net.Ad
 		}
 	}
 	appCtx, cancelApp := context.WithCancel(context.WithoutCancel(ctx))
-	g.Add(func() error { return runApp(appCtx, ctx, cfg, log, reg, p, front, srv) }, func(error) { cancelApp() })
+	var appErr error // of the app whoever else ended the group: a store that does not close is no orderly end
+	g.Add(func() error {
+		defer close(drained)
+		appErr = runApp(appCtx, ctx, cfg, log, reg, p, front, srv)
+		return appErr
+	}, func(error) { cancelApp() })
 	log.Info("luminate starts", "version", version, "listen", ln.Addr().String(), "backend", cfg.Storage.Backend, "tenants", tenantMode(cfg))
 	err = g.Run()
 	if errors.Is(err, errDrained) {
+		err = nil
+	}
+	if !errors.Is(appErr, errDrained) && !errors.Is(err, appErr) {
+		err = errors.Join(err, appErr)
+	}
+	if err == nil {
 		log.Info("luminate stopped", "duration", time.Since(started))
-		return nil
 	}
 	return err
 }
@@ -108,13 +122,16 @@ func runApp(ctx, stop context.Context, cfg *Config, log *slog.Logger, reg *prome
 	wait(ctx, cfg.Server.DrainDelay)
 	shutdown, cancel := context.WithTimeout(context.WithoutCancel(ctx), cfg.Server.ShutdownTimeout)
 	defer cancel()
-	err = srv.Shutdown(shutdown)
+	if err = srv.Shutdown(shutdown); err != nil {
+		err = fmt.Errorf("requests still in flight after %s: %w", cfg.Server.ShutdownTimeout, err)
+		_ = srv.Close() // cancels what is in flight, before the store closes under it
+	}
 	background()
 	if cerr := app.close(); cerr != nil {
-		return fmt.Errorf("close storage: %w", cerr)
+		err = errors.Join(err, fmt.Errorf("close storage: %w", cerr))
 	}
 	if err != nil {
-		return fmt.Errorf("requests still in flight after %s: %w", cfg.Server.ShutdownTimeout, err)
+		return err
 	}
 	return errDrained
 }
@@ -143,14 +160,16 @@ func newServer(cfg *Config, h http.Handler, log *slog.Logger) *http.Server {
 	}
 }
 
-// addServer serves ln, with TLS as the web configuration says.
-func addServer(g *rungroup.Group, srv *http.Server, ln net.Listener, cfg *Config, log *slog.Logger) {
+// addServer serves ln, with TLS as the web configuration says; once srv is shut
+// down it waits for drained.
+func addServer(g *rungroup.Group, srv *http.Server, ln net.Listener, cfg *Config, log *slog.Logger, drained <-chan struct{}) {
 	g.Add(func() error {
 		listen, systemd := []string{cfg.Server.Listen}, false
 		err := web.Serve(ln, srv, &web.FlagConfig{
 			WebListenAddresses: &listen, WebSystemdSocket: &systemd, WebConfigFile: &cfg.Server.WebConfigFile,
 		}, log)
 		if errors.Is(err, http.ErrServerClosed) {
+			<-drained
 			return errDrained
 		}
 		return err

@@ -1,8 +1,11 @@
 package main
 
 import (
+	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -117,5 +120,54 @@ func TestShutdownIsOrderly(t *testing.T) {
 	}
 	if got := fmt.Sprint(answer.Data.Result[0].Value[1]); got < fmt.Sprint(len(acked)) && len(got) <= len(fmt.Sprint(len(acked))) {
 		t.Errorf("%s series after the restart, %d were acknowledged", got, len(acked))
+	}
+}
+
+// TestShutdownFinishesWhatIsInFlight holds a write half sent until the listener is
+// closed, and sends the rest then: it is answered and stored, as the promise of a
+// rollout without a failed request needs.
+func TestShutdownFinishesWhatIsInFlight(t *testing.T) {
+	dir := t.TempDir()
+	p := startLuminate(t, dir, "--server.drainDelay=0s", "--server.shutdownTimeout=30s")
+	addr := strings.TrimPrefix(p.url, "http://")
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	body := `{"metrics":[{"name":"in_flight","value":1,"dimensions":{"i":"1"}}]}`
+	fmt.Fprintf(conn, "POST /api/v1/write HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", addr, len(body), body[:20])
+	// The half is read when the server counts a request in flight.
+	eventually(t, 10*time.Second, func() error {
+		if _, text, _ := do(t, "GET", p.url+"/metrics", "", ""); !strings.Contains(text, "luminate_http_requests_in_flight 2") {
+			return errors.New("the write is not in flight")
+		}
+		return nil
+	})
+	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	eventually(t, 10*time.Second, func() error {
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			return nil
+		}
+		c.Close()
+		return errors.New("the listener is open")
+	})
+	fmt.Fprint(conn, body[20:])
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatalf("the request in flight was cut: %v\n%s", err, p.log)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		t.Errorf("the request in flight was answered %s", resp.Status)
+	}
+	<-p.exited
+	if code := p.cmd.ProcessState.ExitCode(); code != 0 {
+		t.Errorf("exit code %d:\n%s", code, p.log)
+	}
+	again := startLuminate(t, dir)
+	if _, text, _ := do(t, "GET", again.url+"/api/v1/query?query="+url.QueryEscape(`count(last_over_time(in_flight[1h]))`), "", ""); !strings.Contains(text, `"1"`) {
+		t.Errorf("the write in flight is not stored: %s", text)
 	}
 }
