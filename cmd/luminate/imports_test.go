@@ -33,6 +33,7 @@ var packageMap = map[string][]string{
 	"storage/clickhouse":            {"storage", "storage/internal/grid"},
 	"storage/clickhouse/chtest":     {},
 	"deploy":                        {},
+	"internal/gates":                {},
 }
 
 func TestPackageMap(t *testing.T) {
