@@ -73,6 +73,13 @@ type Store interface {
 	// DeleteTenant removes all data and settings of a tenant.
 	DeleteTenant(ctx context.Context, t Tenant) error
 
+	// Exchange posts a note for the other processes on the same data, unless its Body
+	// is empty, and then returns the notes of all processes with an At after since:
+	// at least those that were posted before the call, those of one process in the
+	// order of Seq, the caller's own without their bodies. Notes are kept for two
+	// hours. A backend whose data is one process's answers KindUnsupported.
+	Exchange(ctx context.Context, post Note, since time.Time) ([]Note, error)
+
 	// Health tells whether the store can serve, quickly and without side effects.
 	Health(ctx context.Context) Health
 
@@ -119,6 +126,17 @@ type TenantStats struct {
 	Bytes            uint64 // stored, as far as known
 	LastWrite        time.Time
 }
+
+// Note is what one process tells the others that share its data.
+type Note struct {
+	Process string    // random, of one run of a process
+	Seq     uint64    // counts the notes of the process
+	At      time.Time // when it was posted, by the store's clock; set by the store
+	Body    []byte    // means something to callers only
+}
+
+// NoteLife is how long a note can be read.
+const NoteLife = 2 * time.Hour
 
 // HealthStatus is a store's state in one word.
 type HealthStatus string

@@ -5,6 +5,7 @@ import (
 	"io"
 	"iter"
 	"slices"
+	"time"
 
 	"github.com/luminate/luminate/storage"
 )
@@ -300,6 +301,14 @@ func (s *guarded) DeleteTenant(ctx context.Context, t storage.Tenant) error {
 		return err
 	}
 	return s.next.DeleteTenant(ctx, t)
+}
+
+// Exchange implements storage.Store. Notes tell of every tenant.
+func (s *guarded) Exchange(ctx context.Context, post storage.Note, since time.Time) ([]storage.Note, error) {
+	if err := s.enterAll(ctx, "exchange"); err != nil {
+		return nil, err
+	}
+	return s.next.Exchange(ctx, post, since)
 }
 
 // Health implements storage.Store; probes have no identity.

@@ -265,6 +265,14 @@ func (db *DB) countSeries(ctx context.Context, tn *tenant, s storage.Selection) 
 	return uint64(len(seen)), nil
 }
 
+// Exchange implements storage.Store: a folder has one process.
+func (db *DB) Exchange(ctx context.Context, _ storage.Note, _ time.Time) ([]storage.Note, error) {
+	if err := storage.ContextError(ctx, "exchange"); err != nil {
+		return nil, err
+	}
+	return nil, storage.Errorf(storage.KindUnsupported, "exchange", "the data is this process's alone")
+}
+
 // DeleteTenant implements storage.Store. The tenant's number is marked as gone
 // before anything is dropped, so that a crash in between cannot bring it back.
 func (db *DB) DeleteTenant(ctx context.Context, t storage.Tenant) error {

@@ -13,7 +13,7 @@ import (
 const schemaVersion = "1"
 
 // tables lists the tables in the order of their creation.
-var tables = []string{"meta", "samples", "histograms", "exemplars", "series", "metric_meta", "retention", "deletes"}
+var tables = []string{"meta", "samples", "histograms", "exemplars", "series", "metric_meta", "retention", "deletes", "notes"}
 
 // distributed lists the tables that a cluster also has as <name>_all, for people and
 // their ad hoc queries; Luminate itself asks each shard.

@@ -213,6 +213,11 @@ func (f *Faulty) DeleteTenant(ctx context.Context, t storage.Tenant) error {
 	return err
 }
 
+// Exchange implements storage.Store.
+func (f *Faulty) Exchange(ctx context.Context, post storage.Note, since time.Time) ([]storage.Note, error) {
+	return call(f, ctx, "Exchange", func() ([]storage.Note, error) { return f.next.Exchange(ctx, post, since) })
+}
+
 // Health implements storage.Store; a scripted error makes the store down.
 func (f *Faulty) Health(ctx context.Context) storage.Health {
 	h, err := call(f, ctx, "Health", func() (storage.Health, error) { return f.next.Health(ctx), nil })

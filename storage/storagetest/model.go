@@ -35,6 +35,7 @@ type Model struct {
 	closed  bool
 	tenants map[string]*modelTenant
 	deletes int
+	notes   []storage.Note // in the order they were posted
 }
 
 type modelTenant struct {

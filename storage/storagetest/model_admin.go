@@ -1,6 +1,7 @@
 package storagetest
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -8,6 +9,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/luminate/luminate/storage"
 )
@@ -153,6 +155,31 @@ func (m *Model) DeleteTenant(ctx context.Context, t storage.Tenant) error {
 	}
 	delete(m.tenants, t.String())
 	return nil
+}
+
+// Exchange implements storage.Store: whoever holds the model shares its notes.
+func (m *Model) Exchange(ctx context.Context, post storage.Note, since time.Time) ([]storage.Note, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.open(ctx, "exchange"); err != nil {
+		return nil, err
+	}
+	now := m.cfg.Now()
+	m.notes = slices.DeleteFunc(m.notes, func(n storage.Note) bool { return now.Sub(n.At) > storage.NoteLife })
+	if len(post.Body) > 0 {
+		post.At, post.Body = now, bytes.Clone(post.Body)
+		m.notes = append(m.notes, post)
+	}
+	var out []storage.Note
+	for _, n := range m.notes {
+		if n.Process == post.Process {
+			n.Body = nil
+		}
+		if n.At.After(since) {
+			out = append(out, n)
+		}
+	}
+	return out, nil
 }
 
 // Health implements storage.Store.

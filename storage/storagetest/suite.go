@@ -59,6 +59,7 @@ func Run(t *testing.T, newStore func(t testing.TB) storage.Store, opts Options) 
 		{"evaluate equals the reference", s.testEvaluate},
 		{"canceled context", s.testCanceled},
 		{"concurrent use", s.testConcurrent},
+		{"processes exchange notes", s.testExchange},
 		{"backup and health", s.testBackup},
 		{"closed store", s.testClosed},
 		{"reopened store", s.testReopen},

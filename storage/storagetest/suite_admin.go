@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/luminate/luminate/storage"
 )
@@ -40,6 +41,48 @@ func (s *suite) testTenants(t *testing.T) {
 	b.Add(name("again"), storage.Sample{T: s.now, V: 1})
 	appendBoth(t, store, model, tenantA, &b)
 	compare(t, store, model, tenantA, s.all())
+}
+
+// testExchange lets two processes post notes, and each read both's.
+func (s *suite) testExchange(t *testing.T) {
+	store := s.newStore(t)
+	post := func(process string, seq uint64, body string, since time.Time) map[string]string {
+		t.Helper()
+		notes, err := store.Exchange(t.Context(), storage.Note{Process: process, Seq: seq, Body: []byte(body)}, since)
+		if storage.KindOf(err) == storage.KindUnsupported {
+			t.Log("the backend's data is one process's")
+			return nil
+		}
+		if err != nil {
+			t.Fatalf("exchange: %v", err)
+		}
+		got, last := map[string]string{}, map[string]uint64{}
+		for _, n := range notes {
+			if n.At.IsZero() || n.Seq <= last[n.Process] {
+				t.Errorf("note %d of %s at %s comes after %d", n.Seq, n.Process, n.At, last[n.Process])
+			}
+			last[n.Process] = n.Seq
+			got[fmt.Sprintf("%s/%d", n.Process, n.Seq)] = string(n.Body)
+		}
+		return got
+	}
+	never := time.Unix(0, 0)
+	binary := "\x00\xff'\\\n"
+	if post("p", 1, "one", never) == nil {
+		return
+	}
+	if got := post("q", 1, binary, never); got["p/1"] != "one" || len(got) != 2 {
+		t.Errorf("q sees %q", got)
+	}
+	if got := post("p", 2, "two", never); got["q/1"] != binary || got["p/1"] != "" || len(got) != 3 {
+		t.Errorf("p sees %q", got)
+	}
+	if got := post("q", 2, "", never); got["p/1"] != "one" || got["p/2"] != "two" || len(got) != 3 {
+		t.Errorf("q, which posts nothing, sees %q", got)
+	}
+	if got := post("q", 2, "", time.Now().Add(2*time.Hour)); len(got) != 0 {
+		t.Errorf("notes of the future: %q", got)
+	}
 }
 
 func (s *suite) testZeroTenant(t *testing.T) {

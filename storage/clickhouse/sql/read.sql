@@ -165,6 +165,12 @@ FROM (
     GROUP BY table, partition
 )
 
+-- name: notes
+SELECT process, seq, at, if(process = {{.Own}}, '', body)
+FROM notes
+WHERE at > {{.Since}} AND at > now64(6) - INTERVAL {{.Life}} SECOND
+ORDER BY process, seq
+
 -- name: disk
 SELECT sum(bytes_on_disk)
 FROM system.parts

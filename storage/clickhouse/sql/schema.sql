@@ -75,6 +75,18 @@ ORDER BY (tenant, metric, loc, series_id, day)
 TTL if(retention_days = 0, toDateTime('2106-01-01 00:00:00'), toDateTime(least((toInt64(day) + 1 + retention_days) * 86400, 4294967295)))
 SETTINGS ttl_only_drop_parts = 1, {{.Dedup}}{{.Fsync}}
 
+-- name: notes
+CREATE TABLE IF NOT EXISTS notes{{.OnCluster}} (
+    at      DateTime64(6, 'UTC') DEFAULT now64(6),
+    process String,
+    seq     UInt64,
+    body    String CODEC(NONE)
+) ENGINE = {{.Engine "notes" "MergeTree" ""}}
+PARTITION BY toStartOfHour(at)
+ORDER BY (at, process)
+TTL toDateTime(at) + INTERVAL 3 HOUR
+SETTINGS ttl_only_drop_parts = 1, {{.Dedup}}
+
 -- name: metric_meta
 CREATE TABLE IF NOT EXISTS metric_meta{{.OnCluster}} (
     tenant  LowCardinality(String),

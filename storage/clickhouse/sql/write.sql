@@ -19,6 +19,9 @@ INSERT INTO retention (tenant, metric, days, removed)
 -- name: insert_deletes
 INSERT INTO deletes (tenant, id, kind, selector, mint, maxt, matched, created, erased)
 
+-- name: insert_notes
+INSERT INTO notes (process, seq, body)
+
 -- name: insert_meta
 INSERT INTO meta (key, value)
 

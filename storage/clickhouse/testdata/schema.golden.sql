@@ -102,3 +102,14 @@ CREATE TABLE IF NOT EXISTS deletes (
     version  DateTime64(6, 'UTC') DEFAULT now64(6)
 ) ENGINE = ReplacingMergeTree(version)
 ORDER BY (tenant, id);
+
+CREATE TABLE IF NOT EXISTS notes (
+    at      DateTime64(6, 'UTC') DEFAULT now64(6),
+    process String,
+    seq     UInt64,
+    body    String CODEC(NONE)
+) ENGINE = MergeTree()
+PARTITION BY toStartOfHour(at)
+ORDER BY (at, process)
+TTL toDateTime(at) + INTERVAL 3 HOUR
+SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000;

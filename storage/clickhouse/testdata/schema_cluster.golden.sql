@@ -103,6 +103,17 @@ CREATE TABLE IF NOT EXISTS deletes ON CLUSTER `metrics` (
 ) ENGINE = ReplicatedReplacingMergeTree('/clickhouse/tables/{uuid}/{shard}', '{replica}', version)
 ORDER BY (tenant, id);
 
+CREATE TABLE IF NOT EXISTS notes ON CLUSTER `metrics` (
+    at      DateTime64(6, 'UTC') DEFAULT now64(6),
+    process String,
+    seq     UInt64,
+    body    String CODEC(NONE)
+) ENGINE = ReplicatedMergeTree('/clickhouse/tables/{uuid}/{shard}', '{replica}')
+PARTITION BY toStartOfHour(at)
+ORDER BY (at, process)
+TTL toDateTime(at) + INTERVAL 3 HOUR
+SETTINGS ttl_only_drop_parts = 1, replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 14400;
+
 CREATE TABLE IF NOT EXISTS samples_all ON CLUSTER `metrics` AS samples
 ENGINE = Distributed('metrics', currentDatabase(), 'samples', cityHash64(series_id));
 
