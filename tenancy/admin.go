@@ -46,7 +46,7 @@ func (l *Limiter) TenantLimits(ctx context.Context, t storage.Tenant) (any, erro
 	if err := mayAsk(ctx, "limits", t); err != nil {
 		return nil, err
 	}
-	out := TenantLimits{Tenant: t.String(), Limits: l.LimitsOf(t), Processes: l.cfg.Processes, Mode: "enforce"}
+	out := TenantLimits{Tenant: t.String(), Limits: l.LimitsOf(t), Processes: l.processes(), Mode: "enforce"}
 	if l.cfg.Observe {
 		out.Mode = "observe"
 	}
@@ -147,7 +147,7 @@ func (l *Limiter) TenantUsage(ctx context.Context, t storage.Tenant) (any, error
 		return nil, err
 	}
 	s, now := l.state(t), l.cfg.Now()
-	out := TenantUsage{Limits: s.usage(l.cfg.Processes, now), StoredBytes: s.bytes.Load(), Accepted: s.accepted.Load()}
+	out := TenantUsage{Limits: s.usage(l.processes(), now), StoredBytes: s.bytes.Load(), Accepted: s.accepted.Load()}
 	s.mu.Lock()
 	if s.series != nil {
 		out.SeriesToday = s.series.seriesToday(now)

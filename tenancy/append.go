@@ -3,6 +3,7 @@ package tenancy
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/prometheus/prometheus/model/histogram"
@@ -25,7 +26,7 @@ func (s *guarded) Append(ctx context.Context, t storage.Tenant, b *storage.Batch
 	var st *tenantState
 	if s.limiter != nil {
 		st = s.limiter.state(t)
-		if f, err = s.limiter.checkBatch(st, b); err != nil {
+		if f, err = s.limiter.checkBatch(ctx, st, b); err != nil {
 			return storage.AppendResult{}, err
 		}
 	}
@@ -88,7 +89,7 @@ func (s *tenantState) dayLocked(now time.Time) {
 
 // checkBatch refuses the batch as a whole with an error, or parts of it in the
 // filter, which is nil where all may pass.
-func (l *Limiter) checkBatch(s *tenantState, b *storage.Batch) (*filter, error) {
+func (l *Limiter) checkBatch(ctx context.Context, s *tenantState, b *storage.Batch) (*filter, error) {
 	limits, now := s.limits.Load(), l.cfg.Now()
 	n := len(b.Samples) + len(b.Histograms)
 	if e := l.checkWhole(s, limits, b, n, now); e != nil {
@@ -98,7 +99,7 @@ func (l *Limiter) checkBatch(s *tenantState, b *storage.Batch) (*filter, error) 
 	}
 	var f *filter
 	if limits.tracksSeries() && len(b.Series) > 0 {
-		f = l.checkSeries(s, limits, b, now)
+		f = l.checkSeries(ctx, s, limits, b, now)
 	}
 	if limits.MaxPast > 0 || limits.MaxFuture > 0 {
 		mint, maxt := int64(-1<<63), int64(1<<63-1)
@@ -148,7 +149,7 @@ func (l *Limiter) checkWhole(s *tenantState, limits *Limits, b *storage.Batch, n
 	if limits.SamplesPerDay > 0 {
 		s.mu.Lock()
 		s.dayLocked(now)
-		left := limits.SamplesPerDay/int64(l.cfg.Processes) - s.today
+		left := limits.SamplesPerDay/int64(l.processes()) - s.today
 		s.mu.Unlock()
 		if int64(n) > left {
 			midnight := now.UTC().Truncate(24 * time.Hour).Add(24 * time.Hour).Sub(now)
@@ -164,18 +165,32 @@ func (l *Limiter) checkWhole(s *tenantState, limits *Limits, b *storage.Batch, n
 	return e
 }
 
-// checkSeries counts the batch's series and refuses new ones over a limit.
-func (l *Limiter) checkSeries(s *tenantState, limits *Limits, b *storage.Batch, now time.Time) *filter {
-	elsewhere := 0
-	if l.cfg.Processes > 1 {
-		elsewhere = int(s.active.Load())
+// maxExchanges bounds how often an append waits for the other processes: when little is
+// left, each exchange gives a process its part of the rest.
+const maxExchanges = 8
+
+// checkSeries counts the batch's series and refuses new ones over a limit. Where
+// processes agree on limits and this one's lease is used up, it waits for an exchange.
+func (l *Limiter) checkSeries(ctx context.Context, s *tenantState, limits *Limits, b *storage.Batch, now time.Time) *filter {
+	if l.share != nil && !l.share.inForce(now) {
+		l.share.soon(ctx)
 	}
-	s.mu.Lock()
-	if s.series == nil {
-		s.series = newSeriesSet(now)
+	var refused []refusedSeries
+	for range maxExchanges {
+		agreed := l.share != nil && l.share.inForce(now)
+		s.mu.Lock()
+		s.trackLocked(now, l.share != nil)
+		a := s.agreed
+		if !agreed {
+			a = nil
+		}
+		refused = s.series.observe(b, limits, a, now, refused[:0])
+		s.mu.Unlock()
+		if !slices.ContainsFunc(refused, func(r refusedSeries) bool { return r.waits }) || ctx.Err() != nil {
+			break
+		}
+		l.share.soon(ctx)
 	}
-	refused := s.series.observe(b, limits, elsewhere, now, nil)
-	s.mu.Unlock()
 	if len(refused) == 0 {
 		return nil
 	}

@@ -27,7 +27,7 @@ func BenchmarkAppend(b *testing.B) {
 				var x storage.Batch
 				g.Scrape(&x, 1_700_000_000_000, i, i+2000)
 				batches = append(batches, &x)
-				if _, err := l.checkBatch(s, &x); err != nil {
+				if _, err := l.checkBatch(b.Context(), s, &x); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -39,7 +39,7 @@ func BenchmarkAppend(b *testing.B) {
 				warm.Series, warm.Labels = append(warm.Series[:0], from.Series...), append(warm.Labels[:0], from.Labels...)
 				warm.Samples = append(warm.Samples[:0], from.Samples...)
 				b.StartTimer()
-				f, err := l.checkBatch(s, &warm)
+				f, err := l.checkBatch(b.Context(), s, &warm)
 				if f != nil || err != nil {
 					b.Fatal(f, err)
 				}

@@ -22,8 +22,12 @@ type LimiterConfig struct {
 	File     string // YAML; "" = none, and then the admin API cannot change limits
 	Observe  bool   // count what would be refused and refuse nothing
 	Reload   time.Duration
-	// Processes share a tenant's traffic: each allows its part of the rates.
+	// Processes share a tenant's traffic: each allows its part of the rates. 0 is as
+	// many as are alive, where the store is Shared, else one.
 	Processes int
+	// Shared is for a store that other processes write too: limits on series hold for
+	// all of them together.
+	Shared bool
 	// Queries run at once, of all tenants; further ones wait in turn.
 	Queries int
 	// Poll is the time between looks at what the store knows of tenants.
@@ -39,7 +43,7 @@ type LimiterConfig struct {
 // DefaultLimiterConfig has no limits but those that protect the process.
 func DefaultLimiterConfig() LimiterConfig {
 	return LimiterConfig{
-		Defaults: UnlimitedLimits(), Reload: 10 * time.Second, Processes: 1, Queries: 20,
+		Defaults: UnlimitedLimits(), Reload: 10 * time.Second, Queries: 20,
 		Poll: 30 * time.Second, MaxTenants: 10_000, Now: time.Now,
 	}
 }
@@ -48,12 +52,15 @@ func DefaultLimiterConfig() LimiterConfig {
 func (c LimiterConfig) Validate() error {
 	var errs []error
 	for name, v := range map[string]int64{
-		"reload": int64(c.Reload), "processes": int64(c.Processes), "queries": int64(c.Queries),
+		"reload": int64(c.Reload), "queries": int64(c.Queries),
 		"poll": int64(c.Poll), "maxTenants": int64(c.MaxTenants),
 	} {
 		if v <= 0 {
 			errs = append(errs, fmt.Errorf("limits: %s must be positive, it is %d", name, v))
 		}
+	}
+	if c.Processes < 0 {
+		errs = append(errs, fmt.Errorf("limits: processes must not be negative, it is %d", c.Processes))
 	}
 	if c.Now == nil {
 		errs = append(errs, errors.New("limits: a clock is needed"))
@@ -69,6 +76,7 @@ type Limiter struct {
 	metrics *limitMetrics
 	queue   *fairQueue
 	set     atomic.Pointer[limitSet]
+	share   *share // nil where the store is this process's alone
 
 	reloadMu    sync.Mutex // of the files
 	file, admin *watchedFile
@@ -88,6 +96,9 @@ func NewLimiter(cfg LimiterConfig, log *slog.Logger, reg prometheus.Registerer) 
 	l := &Limiter{cfg: cfg, log: log, queue: newFairQueue(cfg.Queries), states: map[storage.Tenant]*tenantState{}}
 	l.metrics = newLimitMetrics(reg, l)
 	l.set.Store(&limitSet{defaults: cfg.Defaults})
+	if cfg.Shared {
+		l.share = newShare(l)
+	}
 	if cfg.File == "" {
 		return l, nil
 	}
@@ -102,6 +113,30 @@ func NewLimiter(cfg LimiterConfig, log *slog.Logger, reg prometheus.Registerer) 
 
 // LimitsOf returns the limits that bind the tenant, for the whole of all processes.
 func (l *Limiter) LimitsOf(t storage.Tenant) Limits { return l.set.Load().of(t) }
+
+// processes is by how many a tenant's rates are divided.
+func (l *Limiter) processes() int {
+	switch {
+	case l.cfg.Processes > 0:
+		return l.cfg.Processes
+	case l.share != nil:
+		return int(l.share.live.Load())
+	default:
+		return 1
+	}
+}
+
+// processesChanged divides the rates anew.
+func (l *Limiter) processesChanged() {
+	if l.cfg.Processes > 0 {
+		return
+	}
+	n, now := l.processes(), l.cfg.Now()
+	for _, s := range l.all() {
+		s.apply(*s.limits.Load(), n, now)
+	}
+	l.log.Info("processes that share the limits", "processes", n)
+}
 
 // state returns the tenant's use, creating it.
 func (l *Limiter) state(t storage.Tenant) *tenantState {
@@ -119,7 +154,7 @@ func (l *Limiter) state(t storage.Tenant) *tenantState {
 	if len(l.states) >= l.cfg.MaxTenants {
 		l.evictLocked()
 	}
-	s = newTenantState(t, l.set.Load().of(t), l.cfg.Processes, l.cfg.Now())
+	s = newTenantState(t, l.set.Load().of(t), l.processes(), l.cfg.Now())
 	l.states[t] = s
 	return s
 }

@@ -81,6 +81,9 @@ type limitMetrics struct {
 	reloadOK      prometheus.Gauge
 	reloadTime    prometheus.Gauge
 	hash          prometheus.Gauge
+	processes     prometheus.Gauge
+	exchangeTime  prometheus.Gauge
+	exchangeFails prometheus.Counter
 }
 
 func newLimitMetrics(reg prometheus.Registerer, l *Limiter) *limitMetrics {
@@ -119,6 +122,19 @@ func newLimitMetrics(reg prometheus.Registerer, l *Limiter) *limitMetrics {
 			Help: "Hash of the limits in force; equal on all processes that have the same.",
 		}),
 	}
+	m.processes = f.NewGauge(prometheus.GaugeOpts{
+		Name: "luminate_tenancy_processes",
+		Help: "Processes on the same store that are alive, this one among them; rates are divided by them unless limits.processes says by how many.",
+	})
+	m.processes.Set(1)
+	m.exchangeTime = f.NewGauge(prometheus.GaugeOpts{
+		Name: "luminate_tenancy_exchange_last_success_timestamp_seconds",
+		Help: "When this process last exchanged with the others what tenants use; while that is over 10 s ago, limits on series are each process's own. 0 where the store has one process.",
+	})
+	m.exchangeFails = f.NewCounter(prometheus.CounterOpts{
+		Name: "luminate_tenancy_exchange_failures_total",
+		Help: "Exchanges with the other processes that failed.",
+	})
 	f.NewGauge(prometheus.GaugeOpts{
 		Name: "luminate_tenancy_queries_capacity",
 		Help: "Places for queries.",
@@ -131,6 +147,10 @@ func newLimitMetrics(reg prometheus.Registerer, l *Limiter) *limitMetrics {
 				"Samples and histograms stored for the tenant by this process.", []string{"tenant"}, nil),
 			newest: prometheus.NewDesc("luminate_tenancy_newest_sample_timestamp_seconds",
 				"Greatest timestamp that the tenant has sent to this process; far ahead of the clock it tells of a sender's wrong clock.", []string{"tenant"}, nil),
+			active: prometheus.NewDesc("luminate_tenancy_active_series",
+				"Series of the tenant with a sample in the last 30 to 60 minutes, of all processes; only where a limit on series is set.", []string{"tenant"}, nil),
+			created: prometheus.NewDesc("luminate_tenancy_new_series_total",
+				"Series of the tenant that this process let in because they were not active; only where a limit on series is set.", []string{"tenant"}, nil),
 		})
 	}
 	return m
@@ -143,6 +163,16 @@ func (m *limitMetrics) reloaded(ok bool, hash uint64, now time.Time) {
 		m.reloadTime.Set(float64(now.UnixMilli()) / 1000)
 		m.hash.Set(float64(hash))
 	}
+}
+
+// exchanged tells of an exchange with the other processes.
+func (m *limitMetrics) exchanged(err error, live int, now time.Time) {
+	m.processes.Set(float64(live))
+	if err != nil {
+		m.exchangeFails.Inc()
+		return
+	}
+	m.exchangeTime.Set(float64(now.UnixMilli()) / 1000)
 }
 
 // notStored counts the refusals of one append.
@@ -159,14 +189,16 @@ func (m *limitMetrics) notStored(t storage.Tenant, refused []storage.Refusal) {
 // useCollector tells what tenants wrote, at the time of a scrape. The label is
 // bounded by LimiterConfig.MaxTenants.
 type useCollector struct {
-	limiter          *Limiter
-	accepted, newest *prometheus.Desc
+	limiter                           *Limiter
+	accepted, newest, active, created *prometheus.Desc
 }
 
 // Describe implements prometheus.Collector.
 func (c *useCollector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- c.accepted
 	ch <- c.newest
+	ch <- c.active
+	ch <- c.created
 }
 
 // Collect implements prometheus.Collector.
@@ -176,6 +208,18 @@ func (c *useCollector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(c.accepted, prometheus.CounterValue, float64(s.accepted.Load()), tenant)
 		if ms := s.newest.Load(); ms != 0 {
 			ch <- prometheus.MustNewConstMetric(c.newest, prometheus.GaugeValue, float64(ms)/1000, tenant)
+		}
+		s.mu.Lock()
+		series := s.series
+		var active int
+		var created uint64
+		if series != nil {
+			active, created = series.n, series.admitted
+		}
+		s.mu.Unlock()
+		if series != nil {
+			ch <- prometheus.MustNewConstMetric(c.active, prometheus.GaugeValue, float64(active), tenant)
+			ch <- prometheus.MustNewConstMetric(c.created, prometheus.CounterValue, float64(created), tenant)
 		}
 	}
 }

@@ -31,11 +31,20 @@ func (l *Limiter) Run(ctx context.Context, store storage.Store) error {
 	defer use.Stop()
 	defer poll.Stop()
 	l.learn(ctx, store)
+	var exchange <-chan time.Time
+	if l.share != nil {
+		t := time.NewTicker(exchangeEvery)
+		defer t.Stop()
+		exchange = t.C
+		l.share.join(ctx, store)
+	}
 	for {
 		select {
 		case <-ctx.Done():
 			l.saveUsage()
 			return nil
+		case <-exchange:
+			l.share.exchange(ctx)
 		case <-files.C:
 			if err := l.reload(); err != nil {
 				l.log.Error("keep the old limits", "err", err)
@@ -108,7 +117,7 @@ func (l *Limiter) publish(set *limitSet) {
 	l.set.Store(set)
 	now := l.cfg.Now()
 	for _, s := range l.all() {
-		s.apply(set.of(s.tenant), l.cfg.Processes, now)
+		s.apply(set.of(s.tenant), l.processes(), now)
 	}
 }
 
@@ -128,7 +137,7 @@ func (l *Limiter) learn(ctx context.Context, store storage.Store) {
 			continue
 		}
 		known[t] = x
-		if limits := l.LimitsOf(t); limits.StoredBytes > 0 || l.cfg.Processes > 1 {
+		if limits := l.LimitsOf(t); limits.StoredBytes > 0 {
 			l.state(t) // a limit that binds from the first write on
 		}
 	}
@@ -154,7 +163,7 @@ func (l *Limiter) measure(now time.Time) {
 			s.series.rotate(now)
 		}
 		s.mu.Unlock()
-		for _, u := range s.usage(l.cfg.Processes, now) {
+		for _, u := range s.usage(l.processes(), now) {
 			if u.Limit <= 0 {
 				continue
 			}

@@ -15,10 +15,10 @@ import (
 // limits.
 func TestActiveSeries(t *testing.T) {
 	now := time.Now()
-	s := newSeriesSet(now)
+	s := newSeriesSet(now, false)
 	unlimited := &Limits{MaxActiveSeries: 1 << 30}
 	for i := 0; i < 100; i++ {
-		if r := s.observe(batchOf(fmt.Sprintf("m%d", i%7), i*100, 150, now), unlimited, 0, now, nil); r != nil {
+		if r := s.observe(batchOf(fmt.Sprintf("m%d", i%7), i*100, 150, now), unlimited, nil, now, nil); r != nil {
 			t.Fatal(r)
 		}
 	}
@@ -38,7 +38,7 @@ func TestActiveSeries(t *testing.T) {
 	for range 2 {
 		now = now.Add(seriesWindow)
 		for i := 0; i < 50; i++ {
-			s.observe(batchOf(fmt.Sprintf("m%d", i%7), i*100, 150, now), unlimited, 0, now, nil)
+			s.observe(batchOf(fmt.Sprintf("m%d", i%7), i*100, 150, now), unlimited, nil, now, nil)
 		}
 	}
 	if s.n >= len(want)*6/10 || s.n <= len(want)*4/10 {
@@ -60,18 +60,18 @@ func TestActiveSeries(t *testing.T) {
 
 func TestForgottenNames(t *testing.T) {
 	now := time.Now()
-	s, l := newSeriesSet(now), &Limits{MaxMetrics: 1 << 30}
+	s, l := newSeriesSet(now, false), &Limits{MaxMetrics: 1 << 30}
 	for i := range 2 * maxIdleNames {
-		s.observe(batchOf(fmt.Sprintf("churn_%d", i), i, 1, now), l, 0, now, nil)
+		s.observe(batchOf(fmt.Sprintf("churn_%d", i), i, 1, now), l, nil, now, nil)
 	}
 	for range 3 {
 		now = now.Add(seriesWindow)
-		s.observe(batchOf("stays", 0, 3, now), l, 0, now, nil)
+		s.observe(batchOf("stays", 0, 3, now), l, nil, now, nil)
 	}
 	if len(s.counts) != 1 || s.counts[s.metrics["stays"]] != 3 {
 		t.Errorf("%d names are kept, stays has %v", len(s.counts), s.counts)
 	}
-	if r := s.observe(batchOf("stays", 0, 3, now), l, 0, now, nil); r != nil || s.n != 3 {
+	if r := s.observe(batchOf("stays", 0, 3, now), l, nil, now, nil); r != nil || s.n != 3 {
 		t.Errorf("known series after names moved: %v, %d", r, s.n)
 	}
 }
@@ -117,19 +117,6 @@ func TestSeriesLimits(t *testing.T) {
 	}
 }
 
-// TestSeriesKnownFromTheStore lets a process refuse by what others have stored.
-func TestSeriesKnownFromTheStore(t *testing.T) {
-	x := newLimited(t, Limits{MaxActiveSeries: 20}, func(c *LimiterConfig) { c.Processes = 2 })
-	if _, err := x.model.Append(t.Context(), tenantA, batchOf("elsewhere", 0, 20, x.clock.Now())); err != nil {
-		t.Fatal(err)
-	}
-	x.limiter.learn(t.Context(), x.model)
-	res, err := x.append(t, batchOf("here", 0, 5, x.clock.Now()))
-	if err != nil || res.Samples != 0 || len(res.Refused) != 5 {
-		t.Errorf("20 series elsewhere, limit 20: %+v, %v", res, err)
-	}
-}
-
 // TestDefaultsCarryALargePrometheus writes a million series under the limits that a
 // tenant has with authentication, and counts them exactly.
 func TestDefaultsCarryALargePrometheus(t *testing.T) {
@@ -156,7 +143,7 @@ func TestDefaultsCarryALargePrometheus(t *testing.T) {
 			b.AddSample(clk.Now().UnixMilli(), 0, 1)
 			b.EndSeries()
 		}
-		if f, err := l.checkBatch(s, &b); err != nil || f != nil {
+		if f, err := l.checkBatch(t.Context(), s, &b); err != nil || f != nil {
 			t.Fatalf("refused at %d: %v", i, err)
 		}
 		clk.add(perBatch * time.Second / 500_000)

@@ -25,14 +25,20 @@ type tenantState struct {
 	newest   atomic.Int64  // greatest timestamp sent, Unix milliseconds; 0 before the first
 	active   atomic.Uint64 // series with a sample today, as the store last told
 
-	mu      sync.Mutex
-	series  *seriesSet // nil until series must be known
-	day     int64      // of today
-	today   int64      // samples of the UTC day
-	lastTik uint64     // accepted at the last tick
-	lastAt  time.Time
-	perSec  float64         // samples/s between the last two ticks
-	warned  map[string]bool // limits over the warning mark
+	mu     sync.Mutex
+	series *seriesSet // nil until series must be known
+	// Where processes share the store: what they agree on, what a failed exchange left
+	// untold and of which generation that is, and when the day's sketch was last told.
+	agreed   *agreement
+	unsent   []metricSeries
+	unsentOf int64
+	sketched time.Time
+	day      int64  // of today
+	today    int64  // samples of the UTC day
+	lastTik  uint64 // accepted at the last tick
+	lastAt   time.Time
+	perSec   float64         // samples/s between the last two ticks
+	warned   map[string]bool // limits over the warning mark
 }
 
 func newTenantState(t storage.Tenant, limits Limits, processes int, now time.Time) *tenantState {
@@ -57,7 +63,7 @@ func (s *tenantState) apply(limits Limits, processes int, now time.Time) {
 	s.blockedUntil.Store(0)
 	if !limits.tracksSeries() {
 		s.mu.Lock()
-		s.series = nil
+		s.series, s.agreed, s.unsent = nil, nil, nil
 		s.mu.Unlock()
 	}
 }

@@ -85,5 +85,6 @@ func limiterConfig(cfg *Config) tenancy.LimiterConfig {
 	}
 	c.File, c.Observe, c.Reload = cfg.Limits.File, cfg.Limits.Mode == "observe", cfg.Limits.Reload
 	c.Processes, c.Queries = cfg.Limits.Processes, cfg.Query.MaxConcurrent
+	c.Shared = cfg.Storage.Backend == "clickhouse"
 	return c
 }

@@ -104,7 +104,7 @@ type LimitsConfig struct {
 	File      string        `koanf:"file" doc:"YAML file with defaults and overrides for tenants, read again when it changes."`
 	Mode      string        `koanf:"mode" doc:"enforce, or observe: count what would be refused and refuse nothing."`
 	Reload    time.Duration `koanf:"reload" doc:"Time between looks at the file."`
-	Processes int           `koanf:"processes" doc:"Luminate processes that share a tenant's traffic: each allows its share of the rates."`
+	Processes int           `koanf:"processes" doc:"Luminate processes that share a tenant's traffic: each allows its share of the rates. 0: as many as are alive on the same ClickHouse, one on Badger."`
 }
 
 // QueryConfig bounds queries.
@@ -174,7 +174,7 @@ func DefaultConfig() Config {
 		},
 		Auth:    AuthConfig{Leeway: 30 * time.Second},
 		Tenancy: TenancyConfig{Header: "X-Scope-OrgID", Default: "default", Create: "auto"},
-		Limits:  LimitsConfig{Mode: "enforce", Reload: 10 * time.Second, Processes: 1},
+		Limits:  LimitsConfig{Mode: "enforce", Reload: 10 * time.Second},
 		Query: QueryConfig{
 			Timeout: 2 * time.Minute, MaxConcurrent: 20, MaxQueued: 500, MaxResultSeries: 5_000_000, MaxSamples: 50_000_000, Lookback: 5 * time.Minute, Planner: true,
 			NativeMemoryBytes: 1 << 30, ReadGate: 10, ReadSamples: 50_000_000,
@@ -224,12 +224,15 @@ func (c *Config) Validate() error {
 		"server.readHeaderTimeout": int64(c.Server.ReadHeaderTimeout), "query.timeout": int64(c.Query.Timeout),
 		"query.maxConcurrent": int64(c.Query.MaxConcurrent), "query.maxSamples": int64(c.Query.MaxSamples),
 		"query.lookback": int64(c.Query.Lookback), "write.maxDecodedBytes": c.Write.MaxDecodedBytes,
-		"limits.processes": int64(c.Limits.Processes), "limits.reload": int64(c.Limits.Reload),
+		"limits.reload":              int64(c.Limits.Reload),
 		"metrics.selfScrapeInterval": int64(c.Metrics.SelfScrapeInterval),
 	} {
 		if v <= 0 {
 			bad(key, "must be positive, it is %d", v)
 		}
+	}
+	if c.Limits.Processes < 0 {
+		bad("limits.processes", "must not be negative, it is %d", c.Limits.Processes)
 	}
 	if c.Metrics.CensusInterval < 0 {
 		bad("metrics.censusInterval", "must not be negative, it is %s", c.Metrics.CensusInterval)

@@ -8,7 +8,8 @@
 //	exemplars    exemplars, in the same order
 //	series       one row for each series and UTC day: the label index
 //	metric_meta  type, unit and help of a metric
-//	retention    policies; deletes: receipts; meta: facts about the schema
+//	retention    policies; deletes: receipts; meta: facts about the schema;
+//	notes        what processes tell each other, for two hours
 //
 // series_id is the xxh3 hash of the canonical label bytes; loc the hash of the value
 // of the locality label (meta), so that the series of one customer are neighbours on
