@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"hash"
 	"io"
-	"io/fs"
 	"log/slog"
 	"net/http"
 	"os"
@@ -18,6 +17,7 @@ import (
 
 	"github.com/luminate/luminate/storage"
 	"github.com/luminate/luminate/storage/badger"
+	"github.com/luminate/luminate/storage/clickhouse"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 )
@@ -32,7 +32,7 @@ func backupCommand(env []string) *cobra.Command {
 	var o backupOptions
 	cmd := &cobra.Command{
 		Use:   "backup",
-		Short: "Write a verified archive of everything, from the running server or, offline, from its folder",
+		Short: "Back up everything: an archive of the embedded store, or a BACKUP by ClickHouse and its manifest",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, _, err := loadConfig(cmd.Flags(), env)
@@ -46,7 +46,7 @@ func backupCommand(env []string) *cobra.Command {
 	cmd.Flags().StringVar(&o.url, "url", "", "the running server; empty: http:// and server.listen")
 	cmd.Flags().StringVar(&o.tokenFile, "token-file", "", "file with a token of scope operator")
 	cmd.Flags().StringVar(&o.out, "out", "-", "file or folder for the archive; -: standard output")
-	cmd.Flags().BoolVar(&o.offline, "offline", false, "open storage.badger.dir itself; no server may run on it")
+	cmd.Flags().BoolVar(&o.offline, "offline", false, "do without a server: open storage.badger.dir, on which none may run, or ask ClickHouse directly")
 	return cmd
 }
 
@@ -55,7 +55,7 @@ func backupCommand(env []string) *cobra.Command {
 func backup(ctx context.Context, cfg *Config, o backupOptions, stdout, notes io.Writer) error {
 	take := func(w io.Writer) (storage.BackupReport, error) { return remoteBackup(ctx, cfg, o, w) }
 	if o.offline {
-		take = func(w io.Writer) (storage.BackupReport, error) { return offlineBackup(ctx, cfg, w) }
+		take = func(w io.Writer) (storage.BackupReport, error) { return offlineBackup(ctx, cfg, w, notes) }
 	}
 	if o.out == "-" {
 		r, err := take(stdout)
@@ -88,12 +88,18 @@ func tellBackup(w io.Writer, where string, r storage.BackupReport, err error) er
 	return nil
 }
 
-// offlineBackup opens the folder, which recovers it as a start would.
-func offlineBackup(ctx context.Context, cfg *Config, w io.Writer) (storage.BackupReport, error) {
-	if cfg.Storage.Backend != "badger" {
-		return storage.BackupReport{}, errors.New("an offline backup needs storage.backend: badger; ClickHouse takes its backups while it runs")
+// offlineBackup opens the folder, which recovers it as a start would, or runs the
+// servers' BACKUP itself.
+func offlineBackup(ctx context.Context, cfg *Config, w, notes io.Writer) (storage.BackupReport, error) {
+	var db storage.Store
+	var err error
+	if cfg.Storage.Backend == "clickhouse" {
+		c := clickhouseConfig(cfg)
+		c.MigrateSchema = false
+		db, err = clickhouse.Open(ctx, c, migrateLogger(cfg.Log, notes), prometheus.NewRegistry())
+	} else {
+		db, err = badger.Open(badgerConfig(cfg), slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	}
-	db, err := badger.Open(badgerConfig(cfg), slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	if err != nil {
 		return storage.BackupReport{}, err
 	}
@@ -150,78 +156,4 @@ type summing struct {
 func (s *summing) Write(b []byte) (int, error) {
 	s.bytes += uint64(len(b))
 	return s.sum.Write(b)
-}
-
-func restoreCommand(env []string) *cobra.Command {
-	var from string
-	var force bool
-	cmd := &cobra.Command{
-		Use:   "restore",
-		Short: "Fill the empty folder storage.badger.dir from an archive, every count and sum of it checked",
-		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, _, err := loadConfig(cmd.Flags(), env)
-			if err != nil {
-				return err
-			}
-			return restore(cmd.Context(), &cfg, from, force, cmd.InOrStdin(), cmd.ErrOrStderr())
-		},
-	}
-	addConfigFlags(cmd.Flags())
-	cmd.Flags().StringVar(&from, "from", "-", "the archive; -: standard input")
-	cmd.Flags().BoolVar(&force, "force", false, "replace what is in the folder: it is moved aside first, and stays there")
-	return cmd
-}
-
-func restore(ctx context.Context, cfg *Config, from string, force bool, stdin io.Reader, notes io.Writer) error {
-	if cfg.Storage.Backend != "badger" {
-		return errors.New("restore needs storage.backend: badger; restore ClickHouse with its RESTORE statement, see deploy/runbooks/backup.md")
-	}
-	in := stdin
-	if from != "-" {
-		f, err := os.Open(from)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		in = f
-	}
-	dir := cfg.Storage.Badger.Dir
-	if force {
-		if err := moveAside(dir, notes); err != nil {
-			return err
-		}
-	}
-	r, err := badger.Restore(ctx, in, dir, slog.New(slog.DiscardHandler))
-	if err != nil {
-		return err
-	}
-	// Opening proves that what was restored is a store.
-	db, err := badger.Open(badgerConfig(cfg), slog.New(slog.DiscardHandler), prometheus.NewRegistry())
-	if err != nil {
-		return fmt.Errorf("open what was restored: %w", err)
-	}
-	tenants, err := db.Tenants(ctx)
-	if err := errors.Join(err, db.Close()); err != nil {
-		return err
-	}
-	fmt.Fprintf(notes, "restored into %s: %d entries, %d bytes, sha256 %s, %d tenants\n", dir, r.Entries, r.Bytes, r.SHA256, len(tenants))
-	return nil
-}
-
-// moveAside renames a folder that is not empty.
-func moveAside(dir string, notes io.Writer) error {
-	list, err := os.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && len(list) == 0 {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	aside := strings.TrimRight(dir, "/") + ".before-restore-" + time.Now().UTC().Format("20060102T150405Z")
-	if err := os.Rename(dir, aside); err != nil {
-		return err
-	}
-	fmt.Fprintf(notes, "what was in %s is now in %s\n", dir, aside)
-	return nil
 }

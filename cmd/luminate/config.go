@@ -70,6 +70,7 @@ type ClickHouseConfig struct {
 	PasswordFile  string        `koanf:"passwordFile" doc:"File with the password, read again for each new connection."`
 	Cluster       string        `koanf:"cluster" doc:"Name of the ClickHouse cluster: tables become Replicated and Distributed."`
 	Shards        []string      `koanf:"shards" doc:"DSN of each shard; statements go to every shard and are merged here. Empty: the DSN is the only one."`
+	BackupTo      string        `koanf:"backupTo" doc:"Where ClickHouse writes backups: Disk('name', 'folder'), File('/folder'), S3('https://host/bucket/folder'), S3(collection, 'folder') or AzureBlobStorage(collection, 'folder'); keys stand in ClickHouse's own configuration. Empty: no backups."`
 	MigrateSchema bool          `koanf:"migrateSchema" doc:"Create and migrate tables at start."`
 	FlushRows     int           `koanf:"flushRows" doc:"Rows at which a write buffer is sent."`
 	FlushAge      time.Duration `koanf:"flushAge" doc:"Age at which a write buffer is sent."`

@@ -3,7 +3,6 @@ package clickhouse
 import (
 	"context"
 	"errors"
-	"io"
 	"slices"
 	"sync"
 	"time"
@@ -280,13 +279,4 @@ func (s *Store) maskOlder(ctx context.Context, tenant string, metrics []string, 
 		return s.mask(ctx, sh, "series", where, dp.args)
 	})
 	return found, err
-}
-
-// Backup implements storage.Store: ClickHouse takes backups by itself, to a
-// destination of its own; nothing is written to w.
-func (s *Store) Backup(ctx context.Context, _ io.Writer) (storage.BackupReport, error) {
-	if err := s.open(ctx, "backup"); err != nil {
-		return storage.BackupReport{}, err
-	}
-	return storage.BackupReport{}, storage.Errorf(storage.KindUnsupported, "backup", "ClickHouse takes its own backups: run BACKUP DATABASE … TO …")
 }

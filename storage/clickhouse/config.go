@@ -22,6 +22,9 @@ type Config struct {
 	// Cluster makes tables Replicated, and Distributed ones beside them, on the
 	// ClickHouse cluster of this name.
 	Cluster string
+	// BackupTo is where the servers write backups, in the form of their own BACKUP
+	// statement: type destination lists what is allowed. Empty: no backups.
+	BackupTo string
 	// MigrateSchema creates and migrates the tables when the store opens.
 	MigrateSchema bool
 	// FsyncInserts makes an acknowledged block survive a power cut of the host.
@@ -114,6 +117,11 @@ func (c Config) Validate() error {
 	}
 	if c.Cluster != "" && !identifier.MatchString(c.Cluster) {
 		bad("clickhouse: cluster name %q must match %s", c.Cluster, identifier)
+	}
+	if c.BackupTo != "" {
+		if _, err := parseDestination(c.BackupTo); err != nil {
+			errs = append(errs, err)
+		}
 	}
 	if c.RetentionDays < 0 || c.RetentionDays > storage.MaxRetentionDays {
 		bad("clickhouse: retention must be 0 to %d days, it is %d", storage.MaxRetentionDays, c.RetentionDays)

@@ -17,7 +17,7 @@ var statements = mustLoadStatements()
 
 func mustLoadStatements() map[string]*template.Template {
 	out := map[string]*template.Template{}
-	for _, file := range []string{"schema", "read", "write", "evaluate"} {
+	for _, file := range []string{"schema", "read", "write", "evaluate", "backup"} {
 		text, err := sqlFiles.ReadFile("sql/" + file + ".sql")
 		if err != nil {
 			panic(err) // embedded at build time

@@ -87,6 +87,9 @@ func openShards(cfg Config) (*Store, error) {
 
 // prepare brings the schema up to date and reads what it fixes.
 func (s *Store) prepare(ctx context.Context) error {
+	if err := s.refuseUnfinished(ctx); err != nil {
+		return err
+	}
 	if s.cfg.MigrateSchema {
 		if err := s.schemaApply(ctx); err != nil {
 			return err

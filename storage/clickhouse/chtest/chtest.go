@@ -205,3 +205,13 @@ func waitUp(base *url.URL, alive func() error) error {
 		}
 	}
 }
+
+// Folder returns a folder that this server may write backups to (BACKUP … TO File) and
+// the test may look into. It skips the test on a server that the test did not start.
+func (s *Server) Folder(t testing.TB) string {
+	t.Helper()
+	if s.proc == nil {
+		t.Skip("chtest: the server of " + EnvDSN + " has no folder that a test knows")
+	}
+	return t.TempDir()
+}

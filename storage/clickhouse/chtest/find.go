@@ -89,6 +89,7 @@ const serverConfig = `<clickhouse>
  <users><default><password></password><networks><ip>127.0.0.1</ip></networks><profile>default</profile><quota>default</quota></default></users>
  <profiles><default/></profiles><quotas><default/></quotas>
  <mark_cache_size>268435456</mark_cache_size>
+ <backups><allowed_path>/</allowed_path></backups>
 </clickhouse>
 `
 

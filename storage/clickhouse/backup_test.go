@@ -1,0 +1,228 @@
+package clickhouse_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/luminate/luminate/storage"
+	"github.com/luminate/luminate/storage/clickhouse"
+	"github.com/luminate/luminate/storage/clickhouse/chtest"
+	"github.com/luminate/luminate/storage/storagetest"
+)
+
+var backupTenants = []string{"a", "b"}
+
+// backedUp fills a store over shards of its own and a model with the same, and backs
+// the store up to a folder while a writer goes on writing.
+func backedUp(t *testing.T, shards int) (cfg clickhouse.Config, model *storagetest.Model, manifest []byte, now int64) {
+	t.Helper()
+	cfg = testConfig(databases(t, shards)...)
+	cfg.BackupTo = "File('" + chtest.Start(t).Folder(t) + "')"
+	s := open(t, cfg)
+	now = time.Now().UnixMilli()
+	model = storagetest.NewModel()
+	for i, tenant := range backupTenants {
+		for _, to := range []storage.Store{s, model} {
+			storagetest.Fill(t, to, tenant, now)
+			storagetest.MustAppend(t, to, tenant, batchOf(now-int64(i)*1000, 50+i, 100))
+			if err := to.SetRetention(t.Context(), storage.MustTenant(tenant), storage.RetentionPolicy{Metric: "debug_*", Days: 7}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	writing, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		for i := 0; writing.Err() == nil; i++ {
+			var b storage.Batch
+			b.Add(storage.LabelsFromStrings(storage.MetricName, "later", "i", fmt.Sprint(i%7)), storage.Sample{T: now + int64(i), V: 1})
+			if _, err := s.Append(context.Background(), storage.MustTenant("later"), &b); err != nil {
+				done <- err
+				return
+			}
+		}
+		done <- nil
+	}()
+	var w bytes.Buffer
+	r, err := s.Backup(t.Context(), &w)
+	stop()
+	if werr := <-done; err != nil || werr != nil {
+		t.Fatalf("backup: %v; writer: %v", err, werr)
+	}
+	if r.Entries == 0 || r.Bytes != uint64(w.Len()) {
+		t.Fatalf("report %+v of a manifest of %d bytes", r, w.Len())
+	}
+	return cfg, model, w.Bytes(), now
+}
+
+func databases(t *testing.T, n int) (dsns []string) {
+	t.Helper()
+	for range n {
+		dsns = append(dsns, chtest.DSN(t))
+	}
+	return dsns
+}
+
+func restoreInto(t *testing.T, cfg clickhouse.Config, manifest []byte, force bool) (clickhouse.RestoreReport, error) {
+	t.Helper()
+	m, err := clickhouse.ReadManifest(bytes.NewReader(manifest))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return clickhouse.Restore(t.Context(), cfg, m, force, slog.New(slog.DiscardHandler))
+}
+
+func wantAnswers(t *testing.T, s, model storage.Store, now int64) {
+	t.Helper()
+	for _, tenant := range backupTenants {
+		sel := storage.Selection{MinT: now - 1e9, MaxT: now + 1e6}
+		if d := storagetest.DiffSeries(storagetest.Collect(t, s, tenant, sel), storagetest.Collect(t, model, tenant, sel)); d != "" {
+			t.Fatalf("tenant %s: %s", tenant, d)
+		}
+		got, err1 := s.Retention(t.Context(), storage.MustTenant(tenant))
+		want, err2 := model.Retention(t.Context(), storage.MustTenant(tenant))
+		if err1 != nil || err2 != nil || fmt.Sprint(got) != fmt.Sprint(want) {
+			t.Fatalf("retention %v %v, want %v %v", got, err1, want, err2)
+		}
+	}
+}
+
+// TestBackupAndRestore is the drill over two shards: back up under writes, restore
+// into other databases, compare every answer.
+func TestBackupAndRestore(t *testing.T) {
+	cfg, model, manifest, now := backedUp(t, 2)
+	other := cfg
+	other.Shards = databases(t, 2)
+	if _, err := restoreInto(t, other, manifest, false); err != nil {
+		t.Fatalf("restore: %v", err)
+	}
+	s := open(t, other)
+	wantAnswers(t, s, model, now)
+	storagetest.MustAppend(t, s, "a", batchOf(now+5000, 1, 1)) // and it goes on
+
+	m, err := clickhouse.ReadManifest(bytes.NewReader(manifest))
+	if err != nil {
+		t.Fatal(err)
+	}
+	fetched, err := clickhouse.FetchManifest(t.Context(), cfg, m.Name)
+	if err != nil || fetched.Name != m.Name || fetched.Rows() != m.Rows() {
+		t.Fatalf("the manifest within the backup: %v", err)
+	}
+	if _, err := restoreInto(t, other, manifest, false); storage.KindOf(err) != storage.KindInvalid {
+		t.Fatalf("restore over data: %v", err)
+	}
+	r, err := restoreInto(t, other, manifest, true)
+	if err != nil || len(r.Aside) == 0 {
+		t.Fatalf("restore with force: %+v, %v", r, err)
+	}
+	wantAnswers(t, open(t, other), model, now)
+
+	one := cfg
+	one.Shards = databases(t, 1)
+	if _, err := restoreInto(t, one, manifest, false); storage.KindOf(err) != storage.KindInvalid {
+		t.Fatalf("two shards into one: %v", err)
+	}
+}
+
+// TestDamagedBackupIsRefused flips one bit of any file of a backup, again and again: a
+// restore either fails and leaves a database that no store opens, or brings back
+// every row. A manifest with a flipped bit is refused by itself.
+func TestDamagedBackupIsRefused(t *testing.T) {
+	cfg, model, manifest, now := backedUp(t, 1)
+	folder := cfg.BackupTo[len("File('") : len(cfg.BackupTo)-len("')")]
+	other := cfg
+	refused := 0
+	for i, f := range filesOf(t, folder, 12) {
+		other.Shards = databases(t, 1)
+		restoreBits := flipBit(t, f, i)
+		_, err := restoreInto(t, other, manifest, false)
+		if err == nil {
+			wantAnswers(t, open(t, other), model, now)
+		} else {
+			refused++
+			if _, oerr := clickhouse.Open(t.Context(), other, slog.New(slog.DiscardHandler), nil); oerr == nil {
+				t.Errorf("%s: a store opens over a refused restore (%v)", f, err)
+			}
+		}
+		t.Logf("%s: %v", f, err)
+		restoreBits()
+	}
+	if refused == 0 {
+		t.Error("nothing was refused")
+	}
+	for i := range 40 {
+		bad := bytes.Clone(manifest)
+		bad[i*len(bad)/40] ^= 1 << (i % 8)
+		if _, err := clickhouse.ReadManifest(bytes.NewReader(bad)); err == nil {
+			t.Errorf("a manifest with a flipped bit at %d is read", i*len(bad)/40)
+		}
+	}
+	if _, err := clickhouse.ReadManifest(bytes.NewReader(manifest[:len(manifest)/2])); err == nil {
+		t.Error("half a manifest is read")
+	}
+}
+
+// filesOf returns at most n files below dir, evenly chosen.
+func filesOf(t *testing.T, dir string, n int) (out []string) {
+	t.Helper()
+	var all []string
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.Type().IsRegular() {
+			if fi, err := d.Info(); err == nil && fi.Size() > 0 {
+				all = append(all, path)
+			}
+		}
+		return err
+	})
+	if err != nil || len(all) < n {
+		t.Fatalf("%d files in %s: %v", len(all), dir, err)
+	}
+	for i := range n {
+		out = append(out, all[i*len(all)/n])
+	}
+	return out
+}
+
+// flipBit damages a file; the returned function mends it.
+func flipBit(t *testing.T, path string, i int) (mend func()) {
+	t.Helper()
+	good, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bad := bytes.Clone(good)
+	bad[(i*7919)%len(bad)] ^= 1 << (i % 8)
+	write := func(b []byte) {
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(bad)
+	return func() { write(good) }
+}
+
+func TestBackupIsRefusedOrCancelled(t *testing.T) {
+	dsn := chtest.DSN(t)
+	s := open(t, testConfig(dsn))
+	if _, err := s.Backup(t.Context(), &bytes.Buffer{}); storage.KindOf(err) != storage.KindUnsupported {
+		t.Fatalf("backup without a destination: %v", err)
+	}
+	cfg := testConfig(dsn)
+	cfg.BackupTo = "Disk('nosuchdisk', 'x')"
+	s = open(t, cfg)
+	if _, err := s.Backup(t.Context(), &bytes.Buffer{}); err == nil {
+		t.Fatal("a backup to a disk that is not there succeeded")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := s.Backup(ctx, &bytes.Buffer{}); storage.KindOf(err) != storage.KindCanceled {
+		t.Fatalf("a cancelled backup: %v", err)
+	}
+}
