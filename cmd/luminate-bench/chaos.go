@@ -27,11 +27,12 @@ const (
 
 // chaosOptions are the flags of chaos.
 type chaosOptions struct {
-	rounds, cuts, flips int
-	only                []string
-	seed                uint64
-	dir, out, binary    string
-	timeout             time.Duration
+	rounds, cuts, flips     int
+	chCuts, archives, jumps int
+	only                    []string
+	seed                    uint64
+	dir, out, binary        string
+	timeout                 time.Duration
 }
 
 // trouble is one kind of it, with the promise that it tries.
@@ -47,6 +48,7 @@ func troubles() []trouble {
 		{"disk", "a full disk: no exit, 503 to writes, reads answer, writes come back within 10 s of free space, nothing lost", fullDisk},
 		{"flips", "a flipped bit in a stored file never makes an answer short or wrong without a word", bitFlips},
 		{"overload", "at four times the load goodput stays at 80 % of the peak or more, memory within 1.1 × GOMEMLIMIT", overload},
+		{"clickhouse", "ClickHouse down, slow, silent, cut in the middle of inserts: no false success, nothing missing or twice, refusals within 5 s, recovery without restart", clickhouseTrouble},
 		{"bombs", "decompression bombs, slow-loris and 2,000 idle connections: at most 64 MiB more, others are served", hostileClients},
 	}
 }
@@ -105,7 +107,7 @@ type chaos struct {
 }
 
 func chaosCommand() *cobra.Command {
-	o := chaosOptions{rounds: 200, cuts: 10, flips: 40, seed: 1, timeout: 45 * time.Minute}
+	o := chaosOptions{rounds: 200, cuts: 10, flips: 40, chCuts: 20, seed: 1, timeout: 45 * time.Minute}
 	cmd := &cobra.Command{
 		Use: "chaos", Short: "Make trouble for the real binary and check every promise; report in JSON", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -125,6 +127,7 @@ func chaosCommand() *cobra.Command {
 	f.IntVar(&o.rounds, "rounds", o.rounds, "rounds of kill -9")
 	f.IntVar(&o.cuts, "cuts", o.cuts, "power cuts, and as many of the control")
 	f.IntVar(&o.flips, "flips", o.flips, "flipped bits, each in a fresh copy of a store")
+	f.IntVar(&o.chCuts, "clickhouse-cuts", o.chCuts, "connections to ClickHouse cut in the middle of an insert")
 	f.StringSliceVar(&o.only, "only", nil, "only these scenarios: kill, power, disk, flips, overload, bombs")
 	f.Uint64Var(&o.seed, "seed", o.seed, "seed of everything random")
 	f.StringVar(&o.dir, "dir", "", "folder for the data; empty: a temporary one, removed at the end")

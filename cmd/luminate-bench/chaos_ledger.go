@@ -31,6 +31,7 @@ type ledger struct {
 	acked   []int // by writer: batches below it are acknowledged
 	checked []int // by writer: batches below it were read back once
 	refused atomic.Int64
+	slow    atomic.Int64 // the longest time to a refusal, ns
 	client  *http.Client
 }
 
@@ -78,6 +79,7 @@ func (l *ledger) write(ctx context.Context, base string) error {
 	for w := range l.acked {
 		wg.Go(func() {
 			for ctx.Err() == nil {
+				begin := time.Now()
 				status, err := l.writeOne(ctx, base, w)
 				if err != nil {
 					return // the server or the round has ended; what counts is the check
@@ -87,6 +89,7 @@ func (l *ledger) write(ctx context.Context, base string) error {
 					l.acked[w]++
 				case status == http.StatusServiceUnavailable, status == http.StatusTooManyRequests:
 					l.refused.Add(1)
+					l.refusedAfter(time.Since(begin))
 					wait(ctx, 20*time.Millisecond)
 				default:
 					errs[w] = fmt.Errorf("writer %d: status %d", w, status)
@@ -98,6 +101,14 @@ func (l *ledger) write(ctx context.Context, base string) error {
 	wg.Wait()
 	return errors.Join(errs...)
 }
+
+func (l *ledger) refusedAfter(d time.Duration) {
+	for old := l.slow.Load(); int64(d) > old && !l.slow.CompareAndSwap(old, int64(d)); old = l.slow.Load() {
+	}
+}
+
+// slowest is the longest time to a refusal.
+func (l *ledger) slowest() time.Duration { return time.Duration(l.slow.Load()) }
 
 // writeOne sends the next batch of a writer and returns the status.
 func (l *ledger) writeOne(ctx context.Context, base string, writer int) (int, error) {

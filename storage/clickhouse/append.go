@@ -18,8 +18,11 @@ var errStaleCache = errors.New("a delete made the cache of series stale")
 const maxStale = 10
 
 // Append implements storage.Store. It answers when ClickHouse has every block with a
-// row of the batch. If ctx ends first the rows may be stored all the same.
-func (s *Store) Append(ctx context.Context, t storage.Tenant, b *storage.Batch) (storage.AppendResult, error) {
+// row of the batch. If ctx ends first, or the server stops answering, the rows may be
+// stored all the same.
+func (s *Store) Append(ctx context.Context, t storage.Tenant, b *storage.Batch) (_ storage.AppendResult, err error) {
+	ctx, done := s.vigil.attend(ctx)
+	defer func() { err = done(err) }()
 	if err := s.enter(ctx, "append", t); err != nil {
 		return storage.AppendResult{}, err
 	}

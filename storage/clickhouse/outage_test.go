@@ -165,6 +165,30 @@ func TestAnswerLost(t *testing.T) {
 	wantTotals(t, s, now, b)
 }
 
+// TestSilentServerIsRefused lets the network swallow everything: the append is refused
+// long before the insert's own time is over, health tells it, and what follows works.
+func TestSilentServerIsRefused(t *testing.T) {
+	p, dsn := proxied(t, chtest.Start(t))
+	cfg := outageConfig(dsn)
+	cfg.InsertTimeout = time.Hour // only the vigil can end the append
+	cfg.QueryTimeout = time.Hour
+	s, now, tn := open(t, cfg), time.Now().UnixMilli(), storage.MustTenant("a")
+	storagetest.MustAppend(t, s, "a", batchOf(now, 1, 1)) // connections exist
+	b := batchOf(now, 10, 10)
+	addToxic(t, p, `{"name":"silent","type":"timeout","stream":"upstream","attributes":{"timeout":0}}`)
+	if _, err := s.Append(t.Context(), tn, b); storage.KindOf(err) != storage.KindUnavailable {
+		t.Fatalf("append to a silent server: %v", err)
+	}
+	if h := s.Health(t.Context()); h.Status != storage.HealthDown {
+		t.Fatalf("health: %+v", h)
+	}
+	if err := p.Toxics.RemoveToxic(context.Background(), "silent"); err != nil {
+		t.Fatal(err)
+	}
+	storagetest.MustAppend(t, s, "a", b)
+	wantTotals(t, s, now, b)
+}
+
 func counterOf(t *testing.T, reg *prometheus.Registry, name string) (v float64) {
 	t.Helper()
 	families, err := reg.Gather()

@@ -27,8 +27,9 @@ type Store struct {
 	policies *policyCache
 	metadata *metadataCache
 	activity *activity
+	vigil    vigil
 
-	stop    chan struct{} // ends the parts watcher
+	stop    chan struct{} // ends the watchers
 	workers sync.WaitGroup
 
 	mu     sync.Mutex
@@ -41,6 +42,7 @@ var _ storage.Store = (*Store)(nil)
 type shard struct {
 	index       int
 	read, write *pool
+	probe       *pool // one connection, to ask whether the server answers
 }
 
 // Open connects, creates or migrates the schema if the configuration says so, and
@@ -58,6 +60,7 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger, reg prometheus.Regi
 		return nil, err
 	}
 	s.workers.Go(s.watchParts)
+	s.workers.Go(s.keepVigil)
 	return s, nil
 }
 
@@ -74,6 +77,9 @@ func openShards(cfg Config) (*Store, error) {
 			return nil, err
 		}
 		if sh.write, err = newPool(dsn, cfg, cfg.WriteConns); err != nil {
+			return nil, err
+		}
+		if sh.probe, err = newPool(dsn, cfg, 1); err != nil {
 			return nil, err
 		}
 		s.shards = append(s.shards, sh)
@@ -167,6 +173,7 @@ func (s *Store) closePools() {
 	for _, sh := range s.shards {
 		sh.read.close()
 		sh.write.close()
+		sh.probe.close()
 	}
 }
 
