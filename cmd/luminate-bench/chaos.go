@@ -47,8 +47,10 @@ func troubles() []trouble {
 		{"power", "walSync=always: a power cut loses no acknowledged sample; walSync=os may (the control)", powerCuts},
 		{"disk", "a full disk: no exit, 503 to writes, reads answer, writes come back within 10 s of free space, nothing lost", fullDisk},
 		{"flips", "a flipped bit in a stored file never makes an answer short or wrong without a word", bitFlips},
+		{"backups", "a damaged archive is never restored", damagedArchives},
 		{"overload", "at four times the load goodput stays at 80 % of the peak or more, memory within 1.1 × GOMEMLIMIT", overload},
 		{"clickhouse", "ClickHouse down, slow, silent, cut in the middle of inserts: no false success, nothing missing or twice, refusals within 5 s, recovery without restart", clickhouseTrouble},
+		{"clock", "the clock jumps by an hour and a day, to and fro: no stuck limiter, no expired token accepted, nothing lost or wrongly refused", clockJumps},
 		{"bombs", "decompression bombs, slow-loris and 2,000 idle connections: at most 64 MiB more, others are served", hostileClients},
 	}
 }
@@ -107,7 +109,7 @@ type chaos struct {
 }
 
 func chaosCommand() *cobra.Command {
-	o := chaosOptions{rounds: 200, cuts: 10, flips: 40, chCuts: 20, seed: 1, timeout: 45 * time.Minute}
+	o := chaosOptions{rounds: 200, cuts: 100, flips: 1000, chCuts: 20, jumps: 200, archives: 100, seed: 1, timeout: 90 * time.Minute}
 	cmd := &cobra.Command{
 		Use: "chaos", Short: "Make trouble for the real binary and check every promise; report in JSON", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -125,10 +127,12 @@ func chaosCommand() *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.IntVar(&o.rounds, "rounds", o.rounds, "rounds of kill -9")
-	f.IntVar(&o.cuts, "cuts", o.cuts, "power cuts, and as many of the control")
+	f.IntVar(&o.cuts, "cuts", o.cuts, "power cuts, and a fifth as many of the control")
 	f.IntVar(&o.flips, "flips", o.flips, "flipped bits, each in a fresh copy of a store")
 	f.IntVar(&o.chCuts, "clickhouse-cuts", o.chCuts, "connections to ClickHouse cut in the middle of an insert")
-	f.StringSliceVar(&o.only, "only", nil, "only these scenarios: kill, power, disk, flips, overload, bombs")
+	f.IntVar(&o.archives, "archives", o.archives, "damaged archives of a backup")
+	f.IntVar(&o.jumps, "jumps", o.jumps, "jumps of the clock")
+	f.StringSliceVar(&o.only, "only", nil, "only these scenarios: kill, power, disk, flips, backups, overload, clickhouse, clock, bombs")
 	f.Uint64Var(&o.seed, "seed", o.seed, "seed of everything random")
 	f.StringVar(&o.dir, "dir", "", "folder for the data; empty: a temporary one, removed at the end")
 	f.StringVar(&o.out, "out", "-", "file for the JSON report; -: standard output")

@@ -11,8 +11,9 @@ import (
 	"time"
 )
 
-// TestChaosShort runs a few rounds of the chaos that are quick: kills, a full disk,
-// flipped bits and hostile clients. What the machine cannot do is skipped, by name.
+// TestChaosShort runs a few rounds of the chaos that are quick: kills, power cuts, a
+// full disk, flipped bits, damaged archives, ClickHouse away, a jumping clock and
+// hostile clients. What the machine cannot do is skipped, by name.
 func TestChaosShort(t *testing.T) {
 	dir := t.TempDir()
 	binary := filepath.Join(dir, "luminate")
@@ -20,8 +21,8 @@ func TestChaosShort(t *testing.T) {
 		t.Fatalf("build luminate: %v\n%s", err, out)
 	}
 	o := chaosOptions{
-		rounds: 5, flips: 4, seed: 7, binary: binary, dir: t.TempDir(), timeout: 5 * time.Minute,
-		only: []string{"kill", "disk", "flips", "bombs"},
+		rounds: 5, cuts: 2, flips: 6, archives: 8, chCuts: 4, jumps: 30, seed: 7, binary: binary, dir: t.TempDir(), timeout: 8 * time.Minute,
+		only: []string{"kill", "power", "disk", "flips", "backups", "clickhouse", "clock", "bombs"},
 	}
 	var notes bytes.Buffer
 	r, err := runChaos(t.Context(), o, &notes)

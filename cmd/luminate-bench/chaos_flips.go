@@ -54,7 +54,7 @@ func (c *chaos) flipStores(ctx context.Context, l *ledger, o *outcome) ([]string
 		if err := c.startReady(ctx, s, o); err != nil {
 			return nil, err
 		}
-		if err := writeFor(ctx, l, s, 1500*time.Millisecond); err != nil {
+		if err := writeFor(ctx, l, s, 400*time.Millisecond); err != nil {
 			return nil, err
 		}
 		if err := s.stop(syscall.SIGTERM); err != nil {
@@ -64,7 +64,7 @@ func (c *chaos) flipStores(ctx context.Context, l *ledger, o *outcome) ([]string
 	if err := c.startReady(ctx, s, o); err != nil {
 		return nil, err
 	}
-	if err := writeFor(ctx, l, s, time.Second); err != nil {
+	if err := writeFor(ctx, l, s, 300*time.Millisecond); err != nil {
 		return nil, err
 	}
 	if err := s.stop(syscall.SIGKILL); err != nil {

@@ -17,7 +17,7 @@ const module = "github.com/luminate/luminate"
 // not in it, or an edge that is not, fails. Tests may import more.
 var packageMap = map[string][]string{
 	"cmd/luminate":                  {"remote", "promql", "native", "tenancy", "storage", "storage/badger", "storage/clickhouse"},
-	"cmd/luminate-bench":            {"storage", "storage/storagetest", "storage/clickhouse/chtest"},
+	"cmd/luminate-bench":            {"storage", "storage/storagetest", "storage/clickhouse/chtest", "storage/badger", "tenancy"},
 	"remote":                        {"storage", "tenancy"},
 	"promql":                        {"storage", "tenancy"},
 	"promql/conformance":            {"promql", "storage"},

@@ -60,7 +60,8 @@ func (db *DB) round(ctx context.Context) {
 	db.measureRates()
 	db.report("flush of old samples", db.flushOld(ctx))
 	db.report("closing of days", db.closeDays(ctx))
-	due := db.now().UnixMilli()-db.snapAt.Load() >= db.cfg.SnapshotInterval.Milliseconds() ||
+	since := db.now().UnixMilli() - db.snapAt.Load() // below 0: the clock was set back
+	due := since >= db.cfg.SnapshotInterval.Milliseconds() || since < 0 ||
 		db.wal.Load().Size()-db.snapWAL.Load() >= db.cfg.SnapshotBytes
 	if due {
 		db.report("snapshot", db.snapshot(false))
@@ -97,7 +98,8 @@ func (db *DB) flushOld(ctx context.Context) error {
 				continue
 			}
 			spread := age / 4 * int64(uint32(n)*2654435761>>24) / 256
-			if now-g.since >= age-spread {
+			// since is ahead if the clock was set back: not to be waited for.
+			if now-g.since >= age-spread || now < g.since {
 				due = append(due, groupRef{p: p, n: uint32(n)})
 			}
 		}
