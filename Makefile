@@ -11,7 +11,7 @@ RACE     := $(shell command -v $${CC:-cc} >/dev/null 2>&1 && echo -race)
 # golangci-lint is built from its module once, into bin/.
 LINT_VERSION := v2.15.0
 
-.PHONY: all build run test short check fmt vet lint e2e e2e-long bench bench-compare fuzz chaos load soak cover cover-report dist vuln actionlint clean prometheus promtool
+.PHONY: all build run test short check fmt vet lint e2e e2e-long bench bench-compare fuzz chaos load soak e2e-cluster cover cover-report dist vuln actionlint clean prometheus promtool
 
 all: build
 
@@ -37,6 +37,14 @@ e2e: prometheus promtool ## The long tests: real Prometheus, upstream PromQL scr
 e2e-long: prometheus promtool ## The e2e tests, and those that take many minutes each
 	$(GATES) test -tags e2e,long -timeout 120m $(PKGS)
 
+# Replicated tables, Keeper, two shards with two replicas each: needs Docker with compose, which CI has not.
+CLUSTER := docker compose -f deploy/cluster/compose.yaml
+e2e-cluster: ## The conformance suite against a real ClickHouse cluster in containers, and Luminate's readiness on it
+	$(CLUSTER) up --build --detach --wait
+	@ok=0; $(GO) test -tags cluster -count=1 -timeout 60m -run 'TestCluster$$' ./storage/clickhouse && \
+	  curl -fsS --retry 30 --retry-all-errors --retry-delay 2 http://127.0.0.1:8081/readyz || ok=1; \
+	  $(CLUSTER) down --volumes; exit $$ok
+
 check: fmt vet lint test ## What every commit passes
 
 fmt:
@@ -45,6 +53,7 @@ fmt:
 vet:
 	$(GO) vet ./...
 	$(GO) vet -tags e2e ./...
+	$(GO) vet -tags cluster ./storage/clickhouse
 
 lint: $(BIN)/golangci-lint
 	$(BIN)/golangci-lint run ./...

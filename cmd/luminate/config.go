@@ -68,6 +68,7 @@ type BadgerConfig struct {
 type ClickHouseConfig struct {
 	DSN           string        `koanf:"dsn" doc:"clickhouse://user@host1:9000,host2:9000/database."`
 	PasswordFile  string        `koanf:"passwordFile" doc:"File with the password, read again for each new connection."`
+	CAFile        string        `koanf:"caFile" doc:"PEM file with the certificates that sign ClickHouse's, with secure=true in the DSN; read again for each new connection. Empty: the system's."`
 	Cluster       string        `koanf:"cluster" doc:"Name of the ClickHouse cluster: tables become Replicated and Distributed."`
 	Shards        []string      `koanf:"shards" doc:"DSN of each shard; statements go to every shard and are merged here. Empty: the DSN is the only one."`
 	BackupTo      string        `koanf:"backupTo" doc:"Where ClickHouse writes backups: Disk('name', 'folder'), File('/folder'), S3('https://host/bucket/folder'), S3(collection, 'folder') or AzureBlobStorage(collection, 'folder'); keys stand in ClickHouse's own configuration. Empty: no backups."`

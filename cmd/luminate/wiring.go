@@ -66,7 +66,7 @@ func clickhouseConfig(cfg *Config) clickhouse.Config {
 	from, c := cfg.Storage.ClickHouse, clickhouse.DefaultConfig()
 	c.DSN, c.Shards, c.PasswordFile, c.Cluster = from.DSN, from.Shards, from.PasswordFile, from.Cluster
 	c.MigrateSchema, c.FsyncInserts, c.RetentionDays = from.MigrateSchema, from.FsyncInserts, from.RetentionDays
-	c.FlushRows, c.FlushAge, c.BackupTo = from.FlushRows, from.FlushAge, from.BackupTo
+	c.FlushRows, c.FlushAge, c.BackupTo, c.CAFile = from.FlushRows, from.FlushAge, from.BackupTo, from.CAFile
 	return c
 }
 

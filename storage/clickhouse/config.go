@@ -19,6 +19,9 @@ type Config struct {
 	// PasswordFile holds the password; it is read again for each new connection. A
 	// password in the DSN is used if it is empty.
 	PasswordFile string
+	// CAFile holds the certificates, PEM, that sign the servers', with secure=true in the
+	// DSN; it is read again for each new connection. Empty: those of the system.
+	CAFile string
 	// Cluster makes tables Replicated, and Distributed ones beside them, on the
 	// ClickHouse cluster of this name.
 	Cluster string

@@ -3,6 +3,7 @@ package clickhouse
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -37,6 +38,7 @@ func parseDSN(dsn string) (*clickhouse.Options, error) {
 type pool struct {
 	opts         *clickhouse.Options
 	passwordFile string
+	caFile       string
 	free         chan *conn
 	all          []*conn
 	once         sync.Once
@@ -54,7 +56,7 @@ func newPool(dsn string, cfg Config, size int) (*pool, error) {
 	o.MaxOpenConns, o.MaxIdleConns = 1, 1
 	o.ConnMaxLifetime = time.Hour
 	o.ConnOpenStrategy = clickhouse.ConnOpenRoundRobin
-	p := &pool{opts: o, passwordFile: cfg.PasswordFile, free: make(chan *conn, size), closed: make(chan struct{})}
+	p := &pool{opts: o, passwordFile: cfg.PasswordFile, caFile: cfg.CAFile, free: make(chan *conn, size), closed: make(chan struct{})}
 	for i := range size {
 		c := &conn{pool: p, first: i}
 		p.all = append(p.all, c)
@@ -145,6 +147,12 @@ func (c *conn) dial(conf *tls.Config) func(context.Context, string) (net.Conn, e
 		}
 		if conf != nil {
 			own := conf.Clone()
+			if c.pool.caFile != "" {
+				if own.RootCAs, err = readCAs(c.pool.caFile); err != nil {
+					sock.Close()
+					return nil, err
+				}
+			}
 			if own.ServerName == "" {
 				own.ServerName, _, _ = net.SplitHostPort(addr)
 			}
@@ -160,6 +168,18 @@ func (c *conn) dial(conf *tls.Config) func(context.Context, string) (net.Conn, e
 		c.mu.Unlock()
 		return sock, nil
 	}
+}
+
+func readCAs(path string) (*x509.CertPool, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read CA file: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(b) {
+		return nil, fmt.Errorf("read CA file: %s holds no certificate in PEM", path)
+	}
+	return pool, nil
 }
 
 // interrupt ends whatever the connection does: the server sees the disconnect and

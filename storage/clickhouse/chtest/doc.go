@@ -11,5 +11,6 @@
 // LUMINATE_TEST_REQUIRE_CLICKHOUSE=1 they fail instead.
 //
 // What the library cannot do, and so no test here proves: Keeper (Replicated tables,
-// ON CLUSTER), authentication, system.query_log, asynchronous inserts.
+// ON CLUSTER), system.query_log, asynchronous inserts. Passwords and TLS are chserver's
+// own (OwnSecure).
 package chtest

@@ -60,12 +60,21 @@ func findLauncher() (launcher, error) {
 	if bin, err := exec.LookPath("clickhouse"); err == nil {
 		return func(dir, addr string, _ bool) (*exec.Cmd, error) { return serverCommand(bin, dir, addr) }, nil
 	}
+	l, err := libraryLauncher()
+	if err != nil {
+		return nil, fmt.Errorf("no clickhouse binary in PATH, and no engine: %w", err)
+	}
+	return l, nil
+}
+
+// libraryLauncher starts the engine as a library, with further arguments of chserver.
+func libraryLauncher(extra ...string) (launcher, error) {
 	if runtime.GOOS != "linux" {
-		return nil, fmt.Errorf("no clickhouse binary in PATH, and the engine as a library is for linux, this is %s", runtime.GOOS)
+		return nil, fmt.Errorf("the engine as a library is for linux, this is %s", runtime.GOOS)
 	}
 	lib, err := fetchEngine()
 	if err != nil {
-		return nil, fmt.Errorf("no clickhouse binary in PATH, and no engine: %w", err)
+		return nil, err
 	}
 	bin, err := buildServer()
 	if err != nil {
@@ -73,6 +82,7 @@ func findLauncher() (launcher, error) {
 	}
 	return func(dir, addr string, temporary bool) (*exec.Cmd, error) {
 		cmd := exec.Command(bin, "-lib", lib, "-listen", addr, "-path", filepath.Join(dir, "data"))
+		cmd.Args = append(cmd.Args, extra...)
 		if temporary {
 			cmd.Args = append(cmd.Args, "-remove", dir)
 		}

@@ -3,6 +3,7 @@ package chtest
 import (
 	"fmt"
 	"io"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,6 +18,7 @@ type process struct {
 	dir    string
 	temp   bool
 	addr   string
+	base   *url.URL // how to reach it
 	cmd    *exec.Cmd
 	stdin  io.Closer // its end tells chserver that the parent is gone
 	spent  time.Duration
@@ -27,7 +29,7 @@ func startProcess(launch launcher, dir string, temporary bool) (*process, error)
 	if err != nil {
 		return nil, err
 	}
-	p := &process{launch: launch, dir: dir, temp: temporary, addr: addr}
+	p := &process{launch: launch, dir: dir, temp: temporary, addr: addr, base: baseURL(addr)}
 	return p, p.start()
 }
 
@@ -54,7 +56,7 @@ func (p *process) start() error {
 		return err
 	}
 	p.cmd, p.stdin = cmd, w
-	if err := waitUp(baseURL(p.addr), p.alive); err != nil {
+	if err := waitUp(p.base, p.alive); err != nil {
 		p.kill()
 		tail, _ := os.ReadFile(filepath.Join(p.dir, "server.log"))
 		return fmt.Errorf("%w; its log ends: %s", err, tail[max(0, len(tail)-2000):])

@@ -7,6 +7,7 @@
 package main
 
 import (
+	"crypto/tls"
 	"errors"
 	"flag"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/luminate/luminate/storage/clickhouse/chtest/internal/engine"
@@ -36,6 +38,8 @@ func run() error {
 	path := flag.String("path", "", "data directory, required")
 	lib := flag.String("lib", "", "path of libchdb.so, required")
 	remove := flag.String("remove", "", "folder to remove at the end")
+	users := flag.String("users", "", "file with a user:password on each line, read at each connection; several lines of a user are all valid; empty: everybody")
+	cert := flag.String("cert", "", "PEM file with certificate and key, read at each connection; empty: no TLS")
 	verbose := flag.Bool("v", false, "log every query")
 	flag.Parse()
 	if *path == "" || *lib == "" {
@@ -54,6 +58,9 @@ func run() error {
 		Log:        slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})),
 		EngineArgs: append([]string{"--path=" + *path, "--backups.allowed_path=/"}, flag.Args()...),
 	}
+	if *users != "" {
+		s.Check = func(user, password string) bool { return listed(*users, user+":"+password) }
+	}
 	if err := engine.Load(*lib); err != nil {
 		return fmt.Errorf("load %s: %w", *lib, err)
 	}
@@ -63,6 +70,11 @@ func run() error {
 	l, err := net.Listen("tcp", *listen)
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
+	}
+	if *cert != "" {
+		l = tls.NewListener(l, &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			return readPair(*cert)
+		}})
 	}
 	fmt.Printf("serving %s\n", l.Addr())
 	stop := make(chan os.Signal, 1)
@@ -79,4 +91,28 @@ func run() error {
 		return os.RemoveAll(*remove)
 	}
 	return nil
+}
+
+// listed tells whether a file has such a line.
+func listed(path, want string) bool {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(b)) {
+		if strings.TrimRight(line, "\r\n") == want {
+			return true
+		}
+	}
+	return false
+}
+
+// readPair reads certificate and key out of one file, which is replaced as a whole.
+func readPair(path string) (*tls.Certificate, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	pair, err := tls.X509KeyPair(b, b)
+	return &pair, err
 }

@@ -24,6 +24,8 @@ type Server struct {
 	TmpDir     string // for the blocks of an INSERT
 	EngineArgs []string
 	Log        *slog.Logger
+	// Check tells whether a user may enter with a password; nil lets everybody in.
+	Check func(user, password string) bool
 
 	root    *engine.Conn // control session; keeps the engine up
 	rootMu  sync.Mutex

@@ -80,6 +80,10 @@ func (c *session) handshake() (ok bool, err error) {
 		return false, err
 	}
 	c.rev = min(hello.ProtocolVersion, c.Revision)
+	if c.Check != nil && !c.Check(hello.User, hello.Password) {
+		c.exception(fmt.Errorf("Code: 516. DB::Exception: %s: Authentication failed: password is incorrect, or there is no user with such name. (AUTHENTICATION_FAILED)", hello.User))
+		return false, c.flush()
+	}
 	// Without implicit_select=0 the engine reads a bare expression as a SELECT.
 	err = c.exec("SET implicit_select = 0, allow_introspection_functions = 0, output_format_native_write_json_as_string = 1")
 	if err == nil && hello.Database != "" && hello.Database != "default" {
