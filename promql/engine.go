@@ -80,14 +80,17 @@ func (e *Engine) newQuery(ctx context.Context, q promstorage.Queryable, build bu
 	if b, ok := q.(interface{ base() *Queryable }); ok {
 		out.over = b.base()
 	}
-	if out.over != nil && e.plan.Enabled && !plannerOff(ctx) {
-		expr, err := e.parser.Parser.ParseExpr(qs)
-		if err != nil { // it was parsed a moment ago
-			return nil, fmt.Errorf("parse query again: %w", err)
-		}
-		run.queryable, run.expr = out.over, expr
-		run.find(r)
+	if out.over == nil || !e.plan.Enabled || plannerOff(ctx) {
+		return out, nil
 	}
+	run.queryable, out.rng = out.over, r
+	if out.direct = run.directSelector(plain.Statement(), r); out.direct != nil {
+		return out, nil
+	}
+	if run.expr, err = e.parser.Parser.ParseExpr(qs); err != nil { // it was parsed a moment ago
+		return nil, fmt.Errorf("parse query again: %w", err)
+	}
+	run.find(r)
 	return out, nil
 }
 
@@ -133,7 +136,9 @@ type plannedQuery struct {
 	over    *Queryable // nil over another queryable
 	run     *planRun
 	build   buildQuery
-	mu      sync.Mutex // guards planned and cancel
+	rng     gridRange
+	direct  *parser.VectorSelector // the whole query, nil if it is more
+	mu      sync.Mutex             // guards planned and cancel
 	cancel  context.CancelFunc
 	planned promengine.Query // nil if nothing was pushed
 }
@@ -148,6 +153,11 @@ func (q *plannedQuery) Exec(ctx context.Context) *promengine.Result {
 	q.mu.Lock()
 	q.cancel = cancel
 	q.mu.Unlock()
+	if q.direct != nil {
+		if res := q.execDirect(ctx); res != nil {
+			return res
+		}
+	}
 	if len(q.run.grids()) == 0 {
 		return q.Query.Exec(ctx)
 	}

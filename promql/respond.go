@@ -8,7 +8,6 @@ import (
 
 	jsoniter "github.com/json-iterator/go"
 	"github.com/prometheus/prometheus/model/histogram"
-	"github.com/prometheus/prometheus/model/labels"
 	promengine "github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/prometheus/prometheus/util/annotations"
@@ -110,30 +109,16 @@ func (a *API) writeError(w http.ResponseWriter, e *apiError) {
 	}
 }
 
-func encodeLabels(e *encoder, ls labels.Labels) {
-	e.WriteObjectStart()
-	first := true
-	ls.Range(func(l labels.Label) {
-		if !first {
-			e.WriteMore()
-		}
-		first = false
-		e.WriteObjectField(l.Name)
-		e.WriteString(l.Value)
-	})
-	e.WriteObjectEnd()
-}
-
 // encodePoint writes [seconds, "value"] or [seconds, {histogram}].
 func encodePoint(e *encoder, t int64, v float64, h *histogram.FloatHistogram) {
+	if h == nil {
+		encodeFloat(e, t, v)
+		return
+	}
 	e.WriteArrayStart()
 	jsonutil.MarshalTimestamp(t, e.Stream)
 	e.WriteMore()
-	if h == nil {
-		jsonutil.MarshalFloat(v, e.Stream)
-	} else {
-		jsonutil.MarshalHistogram(h, e.Stream)
-	}
+	jsonutil.MarshalHistogram(h, e.Stream)
 	e.WriteArrayEnd()
 	e.flushFull()
 }
@@ -184,7 +169,7 @@ func encodeSeries(e *encoder, s *promengine.Series) {
 	if len(s.Floats) > 0 {
 		e.WriteMore()
 		e.WriteObjectField("values")
-		encodeList(e, len(s.Floats), func(i int) { encodePoint(e, s.Floats[i].T, s.Floats[i].F, nil) })
+		encodeList(e, len(s.Floats), func(i int) { encodeFloat(e, s.Floats[i].T, s.Floats[i].F) })
 	}
 	if len(s.Histograms) > 0 {
 		e.WriteMore()

@@ -76,6 +76,7 @@ type DB struct {
 	stop          context.CancelFunc // ends maintenance
 	pressure      chan struct{}      // the head is over its bound
 
+	scans      sync.Pool // of *scan, for their buffers
 	callers    callers
 	closeOnce  sync.Once
 	closeErr   error

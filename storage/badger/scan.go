@@ -76,12 +76,54 @@ type scan struct {
 	starts []int64
 	order  []int
 	tombs  []tombstone
+	list   []storage.Series // of series
+	labels []byte
 }
 
-func (db *DB) newScan(p *partition) *scan { return &scan{db: db, p: p} }
+// keptPieces and keptSamples bound the buffers of a scan that is kept for the next one.
+const (
+	keptPieces  = 4
+	keptSamples = 1 << 14
+)
 
-// close releases the read transaction.
+// newScan returns a scan, with the buffers of an earlier one where there is one; close
+// must be called.
+func (db *DB) newScan(p *partition) *scan {
+	s, ok := db.scans.Get().(*scan)
+	if !ok {
+		s = &scan{}
+	}
+	s.db, s.p, s.epoch, s.guessed = db, p, 0, false
+	return s
+}
+
+// close releases the read transaction and gives the buffers back: what the scan handed
+// out is not valid any more.
 func (s *scan) close() {
+	s.release()
+	db := s.db
+	s.db, s.p, s.tombs = nil, nil, nil
+	clear(s.list[:cap(s.list)]) // they are others' now
+	if s.keepable() {
+		db.scans.Put(s)
+	}
+}
+
+// keepable tells whether the buffers are small; after histograms they are let go.
+func (s *scan) keepable() bool {
+	if len(s.pieces) > keptPieces || cap(s.times) > keptSamples || cap(s.hists)+cap(s.raw)+cap(s.late) > 0 {
+		return false
+	}
+	for _, x := range s.pieces {
+		if x.cols.Room() > keptSamples {
+			return false
+		}
+	}
+	return true
+}
+
+// release ends the read transaction.
+func (s *scan) release() {
 	for i, it := range s.its {
 		if it != nil {
 			it.Close()
@@ -96,7 +138,7 @@ func (s *scan) close() {
 
 // open begins a read transaction that sees all that left the head before now.
 func (s *scan) open() {
-	s.close()
+	s.release()
 	s.db.head.mu.RLock()
 	s.epoch = s.p.epoch
 	s.db.head.mu.RUnlock()
@@ -208,17 +250,14 @@ func (s *scan) readHead(n uint32, want uint64, mint int64) (stale, blocks bool) 
 }
 
 func (s *scan) readOpen(lsn uint64, want uint64, streams []block.Stream, sts map[uint8][]block.STRun, late []lateSample, hists []headHistogram) {
-	var wanted [block.GroupSize]block.Stream
 	any := false
-	for i := range streams {
-		if want>>i&1 != 0 && streams[i].Len() > 0 {
-			wanted[i] = streams[i]
-			any = true
-		}
+	for m := want; m != 0 && !any; m &= m - 1 {
+		i := bits.TrailingZeros64(m)
+		any = i < len(streams) && streams[i].Len() > 0
 	}
 	if any {
 		x := s.piece(lsn)
-		x.cols.LoadStreams(s.db.head.arena, wanted[:len(streams)])
+		x.cols.LoadStreams(s.db.head.arena, streams, want)
 		for slot, runs := range sts {
 			if want>>slot&1 != 0 {
 				x.cols.ST[slot] = slices.Clone(runs)

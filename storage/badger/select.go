@@ -330,7 +330,7 @@ func (x *selection) scan(ctx context.Context, p *partition, ids *roaring.Bitmap,
 		if err != nil || g.mask == 0 {
 			return err
 		}
-		ss, err := x.db.seriesOf(ctx, p, g)
+		ss, err := s.series(ctx, g)
 		if err != nil {
 			return err
 		}
@@ -350,35 +350,37 @@ func (x *selection) mint(ctx context.Context, p *partition, n uint32) (mint int6
 	return max(x.s.MinT, x.clock.cutoff(metric)), err
 }
 
-// seriesOf copies the columns of a group into series of their own.
-func (db *DB) seriesOf(ctx context.Context, p *partition, g *groupColumns) ([]storage.Series, error) {
-	out := make([]storage.Series, 0, bits.OnesCount64(g.mask))
-	err := db.withIndex(ctx, p, func(r index.Reader) error {
-		return g.eachID(func(id uint32) error {
-			ls, err := r.AppendLabels(nil, id)
-			out = append(out, storage.Series{Labels: ls})
+// series copies the columns of a group into series of their own; the list is valid
+// until the next call.
+func (s *scan) series(ctx context.Context, g *groupColumns) ([]storage.Series, error) {
+	out := s.list[:0]
+	err := s.db.withIndex(ctx, s.p, func(r index.Reader) error {
+		return g.eachID(func(id uint32) (err error) {
+			s.labels, err = r.AppendLabels(s.labels[:0], id)
+			out = append(out, storage.Series{Labels: slices.Clone(s.labels)})
 			return err
 		})
 	})
+	s.list = out
 	if err != nil {
 		return nil, err
 	}
 	i := 0
 	for m := g.mask; m != 0; m &= m - 1 {
 		slot := bits.TrailingZeros64(m)
-		s := &out[i]
+		x := &out[i]
 		i++
 		if n := len(g.ts[slot]); n > 0 {
-			s.Samples = make([]storage.Sample, n)
+			x.Samples = make([]storage.Sample, n)
 			vs := g.vs[slot][:n]
 			for k, t := range g.ts[slot] {
-				s.Samples[k] = storage.Sample{T: t, V: vs[k]}
+				x.Samples[k] = storage.Sample{T: t, V: vs[k]}
 			}
 			if hasStart(g.sts[slot]) {
-				s.STs = slices.Clone(g.sts[slot])
+				x.STs = slices.Clone(g.sts[slot])
 			}
 		}
-		s.Histograms = slices.Clone(g.hists[slot])
+		x.Histograms = slices.Clone(g.hists[slot])
 	}
 	return out, nil
 }

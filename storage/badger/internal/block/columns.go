@@ -2,6 +2,7 @@ package block
 
 import (
 	"fmt"
+	"math/bits"
 	"slices"
 )
 
@@ -64,18 +65,21 @@ func (c *Columns) Slots() uint64 {
 	return m
 }
 
-// LoadStreams replaces the columns by the samples of the streams; streams[i] becomes slot i. Start timestamps are the
-// caller's to add. It panics when there are more than GroupSize streams.
-func (c *Columns) LoadStreams(a *Arena, streams []Stream) {
-	c.Reset()
+// LoadStreams replaces the slots of want by the samples of the streams; streams[i] becomes slot i. Other slots keep what
+// they had: clearing them would take longer than loading one series. Start timestamps are the caller's to add.
+func (c *Columns) LoadStreams(a *Arena, streams []Stream, want uint64) {
 	total := 0
-	for i := range streams {
-		total += streams[i].Len()
+	for m := want; m != 0; m &= m - 1 {
+		i := bits.TrailingZeros64(m)
+		c.TS[i], c.VS[i], c.ST[i] = nil, nil, nil
+		if i < len(streams) {
+			total += streams[i].Len()
+		}
 	}
-	ts := slices.Grow(c.times[:0], total)
-	vs := slices.Grow(c.values[:0], total)
-	for i := range streams {
-		if streams[i].Len() == 0 {
+	ts, vs := slices.Grow(c.times[:0], total), slices.Grow(c.values[:0], total)
+	for m := want; m != 0; m &= m - 1 {
+		i := bits.TrailingZeros64(m)
+		if i >= len(streams) || streams[i].Len() == 0 {
 			continue
 		}
 		from := len(ts)
@@ -85,6 +89,9 @@ func (c *Columns) LoadStreams(a *Arena, streams []Stream) {
 	}
 	c.times, c.values = ts, vs
 }
+
+// Room returns for how many samples there are buffers.
+func (c *Columns) Room() int { return max(cap(c.times), cap(c.values)) }
 
 // check reports the first breach of the contract, and the number of samples.
 func (c *Columns) check() (samples int, err error) {

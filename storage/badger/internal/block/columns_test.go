@@ -26,7 +26,7 @@ func TestLoadStreams(t *testing.T) {
 				streams[i].Append(a, ts[k], vs[k])
 			}
 		}
-		loaded.LoadStreams(a, streams)
+		loaded.LoadStreams(a, streams, math.MaxUint64)
 		sameColumns(t, &want, &loaded, want.Slots())
 		roundTrip(t, e, &loaded)
 	}
