@@ -146,10 +146,18 @@ func (db *DB) packIndex(ctx context.Context, p *partition) (series uint64, err e
 	return p.idx.SeriesCount(), nil
 }
 
+// complete tells whether the rows hold every series of an open partition, which was
+// packed with so many.
+func (p *partition) complete(series uint64) bool {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return p.idx != nil && p.idx.SeriesCount() == series && len(p.unlogged)+len(p.unpersisted) == 0
+}
+
 // unload frees a partition whose rows are complete; the committer runs it, so nothing
 // is appended beside it.
 func (db *DB) unload(p *partition, series uint64) error {
-	if p.dropped.Load() || p.idx == nil || p.idx.SeriesCount() != series || len(p.unlogged)+len(p.unpersisted) > 0 {
+	if p.dropped.Load() || !p.complete(series) {
 		return nil
 	}
 	db.head.mu.RLock()
