@@ -86,6 +86,7 @@ func (db *DB) markErased(tn *tenant, id string) (bool, error) {
 func (db *DB) eraseFrom(ctx context.Context, p *partition, tombs []tombstone) error {
 	db.snapMu.Lock()
 	defer db.snapMu.Unlock()
+	defer db.beginRewrite(p)()
 	all := tombs[0].ids.Clone()
 	for _, t := range tombs[1:] {
 		all.Or(t.ids)
@@ -122,6 +123,27 @@ func (db *DB) eraseFrom(ctx context.Context, p *partition, tombs []tombstone) er
 		p.tombstones.Store(&left)
 		return nil
 	})
+}
+
+// beginRewrite says that blocks of the partition are going to be replaced or dropped;
+// the returned function, that it is over. Blocks are not counted meanwhile, and are
+// counted anew afterwards by what a read finds that begins then.
+func (db *DB) beginRewrite(p *partition) (end func()) {
+	h := &db.head
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	p.rewriting++
+	return func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		p.rewriting--
+		p.epoch++
+		for _, g := range p.groups {
+			if g != nil && g.inBlocks {
+				g.epoch, g.blocks, g.counted = p.epoch, 0, false
+			}
+		}
+	}
 }
 
 // rewriteGroup writes the blocks of a group again without what the tombstones hide,

@@ -42,6 +42,8 @@ type flusher struct {
 	enc  *block.Encoder
 	scan *scan
 	hist block.HistogramSlots
+	// blocks counts those that were encoded of the present group.
+	blocks uint32
 }
 
 func newFlusher(db *DB) *flusher {
@@ -189,14 +191,14 @@ func (f *flusher) writeBatch(groups []groupRef) error {
 	if err := db.persistSeries(slices.Collect(maps.Keys(parts))...); err != nil {
 		return err
 	}
-	size, samples, err := f.writeFrozen(frozen)
+	size, samples, blocks, err := f.writeFrozen(frozen)
 	if err != nil {
 		return err
 	}
 	db.head.mu.Lock()
-	for _, ref := range frozen {
+	for i, ref := range frozen {
 		if g := ref.p.group(ref.n); g != nil {
-			db.head.release(ref.p, g)
+			db.head.release(ref.p, g, blocks[i])
 		}
 	}
 	db.head.mu.Unlock()
@@ -206,24 +208,27 @@ func (f *flusher) writeBatch(groups []groupRef) error {
 	return nil
 }
 
-// writeFrozen encodes and writes frozen groups.
-func (f *flusher) writeFrozen(frozen []groupRef) (size, samples int, err error) {
+// writeFrozen encodes and writes frozen groups; blocks is how many each became.
+func (f *flusher) writeFrozen(frozen []groupRef) (size, samples int, blocks []uint32, err error) {
 	f.db.kvMu.RLock()
 	defer f.db.kvMu.RUnlock()
 	wb := f.db.kv.NewWriteBatch()
 	defer wb.Cancel()
-	for _, ref := range frozen {
+	blocks = make([]uint32, len(frozen))
+	for i, ref := range frozen {
 		if ref.p.dropped.Load() {
 			continue
 		}
+		f.blocks = 0
 		bytes, count, err := f.encode(wb, ref)
 		if err != nil {
-			return 0, 0, err
+			return 0, 0, nil, err
 		}
+		blocks[i] = f.blocks
 		size += bytes
 		samples += count
 	}
-	return size, samples, f.db.commitBatch(wb)
+	return size, samples, blocks, f.db.commitBatch(wb)
 }
 
 // freeze sets a group's samples aside; true also for one that a failed flush left
@@ -311,6 +316,7 @@ func (f *flusher) encodeFloats(wb *badgerdb.WriteBatch, p *partition, n uint32, 
 		return fmt.Errorf("encode floats: %w", err)
 	}
 	*bytes += len(b)
+	f.blocks++
 	return wb.Set(p.blockKey(rowFloats, p.blockKeyOf(n, lo, hi, lsn, gen)), b)
 }
 
@@ -374,5 +380,6 @@ func (f *flusher) encodeHistogramRange(wb *badgerdb.WriteBatch, p *partition, n 
 		return fmt.Errorf("encode histograms: %w", err)
 	}
 	*bytes += len(b)
+	f.blocks++
 	return wb.Set(p.blockKey(rowHists, p.blockKeyOf(n, lo, hi, lsn, gen)), b)
 }

@@ -46,6 +46,10 @@ type group struct {
 	inBlocks      bool
 	blocksGuessed bool
 	blocksMax     int64
+	// blocks is how many blocks the group has, where counted: so a table that ends
+	// early is noticed by what is missing.
+	blocks  uint32
+	counted bool
 }
 
 // blocksReach tells whether a block of the group may hold a sample at or after mint,
@@ -213,11 +217,15 @@ func (h *head) freeze(p *partition, g *group) bool {
 	return true
 }
 
-// release drops what was frozen, now that it is in a block. The caller holds h.mu.
-func (h *head) release(p *partition, g *group) {
+// release drops what was frozen, now that it is in so many blocks. The caller holds
+// h.mu.
+func (h *head) release(p *partition, g *group, blocks uint32) {
 	f := g.frozen
 	if f == nil {
 		return
+	}
+	if g.counted = p.rewriting == 0 && (g.counted || !g.inBlocks); g.counted {
+		g.blocks += blocks
 	}
 	g.blocksMax = f.maxT(g.blocksMax, g.inBlocks)
 	g.inBlocks = true

@@ -38,6 +38,8 @@ type partition struct {
 	groups  []*group
 	applied uint64 // LSN of the last record applied
 	epoch   uint64 // counts what left the head for blocks
+	// rewriting counts the clean-ups that replace or drop blocks now.
+	rewriting int
 
 	tombstones atomic.Pointer[[]tombstone]
 	exemplars  exemplarStore

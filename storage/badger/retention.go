@@ -232,6 +232,7 @@ func (db *DB) dropMetrics(ctx context.Context, p *partition, c clock) (metrics i
 	if err != nil || len(prefixes) == 0 {
 		return 0, err
 	}
+	defer db.beginRewrite(p)()
 	if err := db.dropMany(prefixes); err != nil {
 		return 0, fmt.Errorf("drop metrics of day %d of tenant %q: %w", p.day, p.tenant.name, err)
 	}

@@ -63,6 +63,7 @@ type scan struct {
 	epoch uint64                // of the partition, before txn was opened
 
 	guessed bool // when the blocks of the group that is read end
+	expect  blockCount
 
 	pieces []*piece
 	used   int
@@ -237,7 +238,7 @@ func (s *scan) readHead(n uint32, want uint64, mint int64) (stale, blocks bool) 
 	h.mu.RLock()
 	defer h.mu.RUnlock()
 	g := s.p.group(n)
-	s.guessed = false
+	s.guessed, s.expect = false, blockCount{}
 	if g == nil {
 		return s.p.epoch > s.epoch, true
 	}
@@ -246,6 +247,7 @@ func (s *scan) readHead(n uint32, want uint64, mint int64) (stale, blocks bool) 
 		s.readOpen(f.lsn, want, f.streams, f.sts, f.late, f.hists)
 	}
 	s.guessed = g.blocksGuessed
+	s.expect = blockCount{of: g, epoch: g.epoch, blocks: g.blocks, counted: g.counted}
 	return g.epoch > s.epoch, g.blocksReach(mint)
 }
 
@@ -311,7 +313,7 @@ func loadLate(cols *block.Columns, late []lateSample) {
 
 // readBlocks decodes the blocks that overlap [mint, maxt].
 func (s *scan) readBlocks(n uint32, want uint64, mint, maxt int64) error {
-	last, complete := int64(math.MinInt64), true
+	last, complete, found := int64(math.MinInt64), true, uint32(0)
 	for i, row := range [...]byte{rowFloats, rowHists} {
 		it := s.its[i]
 		prefix := s.p.groupKey(row, n)
@@ -330,6 +332,7 @@ func (s *scan) readBlocks(n uint32, want uint64, mint, maxt int64) error {
 				complete = false
 				break // keys are in order of their first time
 			}
+			found++
 			to := s.p.mint() + int64(k.t1)
 			last = max(last, to)
 			if to < mint {
@@ -347,10 +350,46 @@ func (s *scan) readBlocks(n uint32, want uint64, mint, maxt int64) error {
 			}
 		}
 	}
-	if complete && s.guessed {
+	if !complete {
+		return nil
+	}
+	if s.guessed {
 		s.learn(n, last)
 	}
-	return nil
+	return s.checkBlocks(n, found)
+}
+
+// blockCount is what the head knew of a group's blocks before they were read.
+type blockCount struct {
+	of      *group // nil: nothing
+	epoch   uint64
+	blocks  uint32
+	counted bool
+}
+
+// checkBlocks holds the number of a group's blocks against what was written: Badger's
+// iterators go on behind a damaged part of a table without a word. Where nobody has
+// counted yet, the number is taken for the reads to come; tables were verified at the
+// start. What changed meanwhile is not judged.
+func (s *scan) checkBlocks(n, found uint32) error {
+	x := &s.expect
+	if x.of == nil || x.counted && found >= x.blocks {
+		return nil
+	}
+	h := &s.db.head
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	g := s.p.group(n)
+	switch {
+	case g != x.of || g.epoch != x.epoch || g.epoch > s.epoch || g.frozen != nil || s.p.rewriting > 0 || s.p.dropped.Load():
+		return nil
+	case !g.counted:
+		g.blocks, g.counted = found, true
+		return nil
+	case !x.counted:
+		return nil
+	}
+	return s.damaged(s.p.groupKey(rowFloats, n), fmt.Errorf("%d of the group's %d blocks are there: %w", found, x.blocks, errDamaged))
 }
 
 // learn notes up to when the blocks of a group reach, unless more were written since.

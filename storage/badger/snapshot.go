@@ -221,6 +221,7 @@ func (db *DB) restoreGroup(p *partition, n uint32, g *group) bool {
 		g.frozen = nil
 	}
 	g.inBlocks, g.blocksGuessed, g.blocksMax = old.inBlocks, old.blocksGuessed, old.blocksMax
+	g.blocks, g.counted = old.blocks, old.counted
 	p.groups[n] = g
 	if g.frozen != nil {
 		g.queued = true
