@@ -123,6 +123,10 @@ func (db *DB) delete(tn *tenant, id string, s storage.Selection, row receiptRow)
 	return nil
 }
 
+// removedAtOnce is how many groups a delete takes samples out of while readers wait.
+// What is frozen in between has an older LSN, so the tombstone hides it.
+const removedAtOnce = 64
+
 // applyDelete takes samples out of the head and writes tombstones and receipt.
 // Replaying it does the same again. The tombstones are visible before the head
 // changes, and until then hide nothing of it but what is frozen.
@@ -148,7 +152,12 @@ func (db *DB) applyDelete(tn *tenant, rec deleteRecord, lsn uint64, matched uint
 		}
 		db.head.mu.Lock()
 		if !ids.IsEmpty() {
+			groups := 0
 			_ = forEachGroup(ids, func(n uint32, want uint64) error {
+				if groups++; groups%removedAtOnce == 0 { // let readers in between
+					db.head.mu.Unlock()
+					db.head.mu.Lock()
+				}
 				if g := p.group(n); g != nil && lsn > g.flushed {
 					db.head.remove(g, want, rec.mint, rec.maxt)
 				}

@@ -22,6 +22,9 @@ type head struct {
 	bytes atomic.Int64
 	other int64 // of it, outside the arena
 
+	times  []int64 // scratch of remove
+	values []float64
+
 	flushSamples int
 	exemplars    int                          // kept for each series
 	ready        func(p *partition, n uint32) // a group is due; called with mu held
@@ -292,10 +295,11 @@ func (h *head) remove(g *group, want uint64, mint, maxt int64) (hit uint64) {
 	before := h.arena.UsedBytes()
 	for slot := range g.streams {
 		s := &g.streams[slot]
-		if want>>slot&1 == 0 || s.Len() == 0 {
+		if want>>slot&1 == 0 || s.Len() == 0 || s.MaxT() < mint {
 			continue
 		}
-		ts, vs := s.Decode(h.arena, nil, nil)
+		ts, vs := s.Decode(h.arena, h.times[:0], h.values[:0])
+		h.times, h.values = ts, vs
 		if ts[len(ts)-1] < mint || ts[0] > maxt {
 			continue
 		}
