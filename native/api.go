@@ -27,7 +27,6 @@ type API struct {
 	started  time.Time
 	clock    func() time.Time
 	writers  sync.Pool // of *writer
-	memory   memoryBudget
 	// compressed answers queries, with gzip or zstd where the client takes it.
 	compressed http.Handler
 }
@@ -47,7 +46,6 @@ func New(store storage.Store, cfg Config, log *slog.Logger, reg prometheus.Regis
 	a := &API{
 		store: store, cfg: cfg, log: log, metrics: newMetrics(reg), refusals: cfg.Refusals,
 		started: time.Now(), clock: time.Now,
-		memory:  newMemoryBudget(cfg.QueryMemoryBytes),
 		writers: sync.Pool{New: func() any { return new(writer) }},
 	}
 	compress, err := gzhttp.NewWrapper(gzhttp.MinSize(minCompressed), gzhttp.CompressionLevel(gzip.BestSpeed))

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/luminate/luminate/storage"
+	"github.com/luminate/luminate/tenancy"
 )
 
 // WriteLimits bound the native write of one tenant. Zero means zero, not
@@ -50,8 +51,9 @@ type Config struct {
 	// MaxListed bounds the names, values or series in one answer of discovery and
 	// cardinality.
 	MaxListed int
-	// QueryMemoryBytes bounds what all running queries hold together, 0 = no bound.
-	QueryMemoryBytes int64
+	// Memory is what queries reserve from before they hold what they read; nil counts
+	// nothing.
+	Memory *tenancy.QueryMemory
 	// RetryAfter is what answers with 429 and 503 advise where nothing better is
 	// known.
 	RetryAfter time.Duration
@@ -96,9 +98,8 @@ func DefaultConfig() Config {
 			MaxPoints: 10_000, MaxGroups: 1_000, MaxSeries: 5_000_000, MaxSamples: 200_000_000,
 			MaxEvaluated: 20_000_000, MaxBodyBytes: 1 << 20,
 		},
-		MaxListed:        10_000,
-		QueryMemoryBytes: 1 << 30,
-		RetryAfter:       time.Second,
+		MaxListed:  10_000,
+		RetryAfter: time.Second,
 	}
 }
 
@@ -126,9 +127,6 @@ func (c Config) Validate() error {
 	positive("retryAfter", int64(c.RetryAfter))
 	if c.Write.MaxDimensions < 0 || c.Write.MaxFuture < 0 || c.Write.MaxAdjustment < 0 || c.Write.MaxReportedErrors < 0 {
 		errs = append(errs, errors.New("native: write limits must not be negative"))
-	}
-	if c.QueryMemoryBytes < 0 {
-		errs = append(errs, fmt.Errorf("native: queryMemoryBytes must not be negative, it is %d", c.QueryMemoryBytes))
 	}
 	if c.Query.MaxSeries < 0 || c.Query.MaxSamples < 0 {
 		errs = append(errs, errors.New("native: query.maxSeries and query.maxSamples must not be negative"))

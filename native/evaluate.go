@@ -12,17 +12,19 @@ import (
 func (a *API) evaluate(ctx context.Context, t storage.Tenant, p *plan, g storage.Grid) (*storage.GridResult, error) {
 	cells := g.Steps() * len(g.Aggregates)
 	g.MaxSeries, g.MaxSamples = p.lim.MaxSeries, p.lim.MaxSamples
-	g.MaxGroups = max(1, p.lim.MaxEvaluated/cells)
+	g.MaxGroups, g.Hold = max(1, p.lim.MaxEvaluated/cells), p.reserved.Use
 	begin := time.Now()
 	res, err := a.store.Evaluate(ctx, t, g)
 	reason := ""
 	if storage.KindOf(err) == storage.KindUnsupported && err != nil {
 		reason = err.Error()
 		a.metrics.fallbacks.Inc()
-		g.MaxGroups = max(1, g.MaxGroups/fallbackCost)
 		res, err = storage.EvaluateSeries(ctx, a.store.Select(ctx, t, g.Selection()), g)
 	}
 	if err != nil {
+		return nil, err
+	}
+	if err := p.reserved.Use(int64(len(res.Groups)*cells) * cellBytes); err != nil {
 		return nil, err
 	}
 	p.explain.addGrid(&g, res, reason, time.Since(begin))

@@ -8,8 +8,11 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/luminate/luminate/storage"
 	"github.com/luminate/luminate/storage/storagetest"
+	"github.com/luminate/luminate/tenancy"
 )
 
 // heldStore is a store whose first Evaluate waits.
@@ -27,20 +30,30 @@ func (h *heldStore) Evaluate(ctx context.Context, t storage.Tenant, g storage.Gr
 	return h.Store.Evaluate(ctx, t, g)
 }
 
+func memoryOf(total, perQuery int64) *tenancy.QueryMemory {
+	return tenancy.NewQueryMemory(tenancy.QueryMemoryLimits{Total: total, PerQuery: perQuery}, prometheus.NewRegistry())
+}
+
 func TestQueriesWaitForMemory(t *testing.T) {
 	base := newFixture(t)
 	latencies(base)
 	body := queryWith("metricName", `"api_latency"`, "timeRange", `{"relative":"24h"}`, "groupBy", `["customer_id"]`)
 	h := &heldStore{Store: base.store, started: make(chan struct{}), proceed: make(chan struct{})}
-	// Room for one query with nothing known of it, and none beside it.
-	f := newFixtureOver(t, h, func(c *Config) { c.QueryMemoryBytes = int64(c.Query.MaxEvaluated) * cellBytes })
+	memory := memoryOf(1<<20, 0)
+	f := newFixtureOver(t, h, func(c *Config) { c.Memory = memory })
 	first := make(chan *httptest.ResponseRecorder)
 	go func() { first <- f.query(body) }()
 	<-h.started
-	e := wantError(t, f.query(queryWith("timeRange", `{"relative":"24h"}`, "timeout", `"20ms"`)), 503, CodeUnavailable)
-	if e.Message == "" {
-		t.Error("no message")
+	// Somebody else, a PromQL query say, holds all of the rest.
+	other := memory.Begin(storage.MustTenant("other"))
+	if err := other.Use(memory.Limits().Total - memory.Reserved()); err != nil {
+		t.Fatal(err)
 	}
+	e := wantError(t, f.query(queryWith("metricName", `"api_latency"`, "timeRange", `{"relative":"24h"}`, "timeout", `"20ms"`)), 503, CodeUnavailable)
+	if e.Details["limit"] != "max-memory" || e.Details["setting"] != "query.memoryBytes" {
+		t.Errorf("%v", e)
+	}
+	other.Release()
 	close(h.proceed)
 	if w := <-first; w.Code != 200 {
 		t.Errorf("%d %s", w.Code, w.Body)
@@ -48,40 +61,45 @@ func TestQueriesWaitForMemory(t *testing.T) {
 	if w := f.query(body); w.Code != 200 {
 		t.Errorf("afterwards: %d %s", w.Code, w.Body)
 	}
+	if n := memory.Reserved(); n != 0 {
+		t.Errorf("%d bytes are still reserved", n)
+	}
 }
 
 func TestQueryThatNeedsTooMuchMemory(t *testing.T) {
-	f := newFixture(t, func(c *Config) { c.QueryMemoryBytes = 50 })
+	memory := memoryOf(0, 1000)
+	f := newFixture(t, func(c *Config) { c.Memory = memory })
 	latencies(f)
-	// Eight samples, and a value and a count: 8 × 8 + 2 × 16 bytes.
-	e := wantError(t, f.query(queryWith("metricName", `"api_latency"`, "timeRange", `{"relative":"24h"}`, "aggregation", `"p50"`)), 422, CodeQueryTooLarge)
-	if e.Details["limit"] != "queryMemoryBytes" || e.Details["max"] != 50.0 {
-		t.Errorf("%v", e.Details)
+	for _, body := range []string{
+		queryWith("metricName", `"api_latency"`, "timeRange", `{"relative":"24h"}`, "groupBy", `["customer_id"]`, "aggregation", `"p50"`),
+		`{"queryType":"range","metricName":"api_latency","timeRange":{"relative":"24h"}}`,
+	} {
+		e := wantError(t, f.query(body), 422, CodeQueryTooLarge)
+		if e.Details["limit"] != "max-query-memory" || e.Details["setting"] != "query.memoryBytes" {
+			t.Errorf("%v", e.Details)
+		}
+	}
+	if n := memory.Reserved(); n != 0 {
+		t.Errorf("%d bytes are still reserved", n)
 	}
 	if w := f.query(queryWith("metricName", `"api_latency"`, "timeRange", `{"relative":"24h"}`)); w.Code != 200 {
 		t.Errorf("a sum needs little: %d %s", w.Code, w.Body)
-	}
-	free := newFixtureOver(t, f.store, func(c *Config) { c.QueryMemoryBytes = 0 })
-	if w := free.query(queryWith("metricName", `"api_latency"`, "timeRange", `{"relative":"24h"}`, "aggregation", `"p50"`)); w.Code != 200 {
-		t.Errorf("without a bound: %d %s", w.Code, w.Body)
 	}
 }
 
 func TestMemoryOfAPlan(t *testing.T) {
 	lim := DefaultConfig().Query
-	lim.MaxSamples = 0
 	for _, c := range []struct {
 		body string
-		est  *storage.Estimate
+		est  storage.Estimate
 		want int64
 	}{
-		{`{"queryType":"range","metricName":"m","timeRange":{"relative":"1h"},"limit":10}`, nil, 10 * pointBytes},
-		{`{"queryType":"range","metricName":"m","timeRange":{"relative":"1h"},"limit":10}`, &storage.Estimate{Samples: 3}, 3 * pointBytes},
-		{queryWith(), nil, 2 * cellBytes},
-		{queryWith("groupBy", `["a"]`), nil, 20_000_000 * cellBytes},
-		{queryWith("groupBy", `["a"]`), &storage.Estimate{Series: 7}, 7 * 2 * cellBytes},
-		{queryWith("groupBy", `["a"]`, "aggregation", `"p5"`), nil, 1<<63 - 1},
-		{queryWith("groupBy", `["a"]`, "aggregation", `"p5"`), &storage.Estimate{Series: 7, Samples: 1000}, 7*2*cellBytes + 8000},
+		{`{"queryType":"range","metricName":"m","timeRange":{"relative":"1h"},"limit":10}`, storage.Estimate{Samples: 100}, 10 * pointBytes},
+		{`{"queryType":"range","metricName":"m","timeRange":{"relative":"1h"},"limit":10}`, storage.Estimate{Samples: 3}, 3 * pointBytes},
+		{queryWith(), storage.Estimate{Series: 7}, 7*selectedBytes + 2*cellBytes},
+		{queryWith("groupBy", `["a"]`), storage.Estimate{Series: 7}, 7*selectedBytes + 7*2*cellBytes},
+		{queryWith("groupBy", `["a"]`), storage.Estimate{Series: 1e6}, 1e6*selectedBytes + expectedCells*cellBytes},
+		{queryWith("groupBy", `["a"]`, "aggregation", `"p5"`), storage.Estimate{Series: 7, Samples: 1000}, 7*selectedBytes + 7*2*cellBytes + 1000*rankedBytes},
 	} {
 		var q QueryRequest
 		if err := jsonDecode(c.body, &q); err != nil {
@@ -107,4 +125,45 @@ func TestQueryTimesOutInTheStore(t *testing.T) {
 			t.Errorf("the default timeout is %s", d)
 		}
 	})
+}
+
+// countingStore counts the grids that it is asked.
+type countingStore struct {
+	storage.Store
+	grids []storage.Grid
+}
+
+func (s *countingStore) Evaluate(ctx context.Context, t storage.Tenant, g storage.Grid) (*storage.GridResult, error) {
+	s.grids = append(s.grids, g)
+	return s.Store.Evaluate(ctx, t, g)
+}
+
+// TestSeveralAggregationsAreOnePass: all but integral are aggregates of one grid, and
+// a top-N over buckets ranks once and then reads the best alone.
+func TestSeveralAggregationsAreOnePass(t *testing.T) {
+	base := newFixture(t)
+	latencies(base)
+	s := &countingStore{Store: base.store}
+	f := newFixtureOver(t, s)
+	ask := func(rest string, aggregates ...int) {
+		t.Helper()
+		s.grids = nil
+		if w := f.query(`{"queryType":"aggregate","metricName":"api_latency","timeRange":{"relative":"24h"},"groupBy":["customer_id"],` + rest + `}`); w.Code != 200 {
+			t.Fatalf("%d %s", w.Code, w.Body)
+		}
+		if len(s.grids) != len(aggregates) {
+			t.Fatalf("%s: %d passes, want %d", rest, len(s.grids), len(aggregates))
+		}
+		for i, g := range s.grids {
+			if len(g.Aggregates) != aggregates[i] {
+				t.Errorf("%s: pass %d has %d aggregates, want %d", rest, i, len(g.Aggregates), aggregates[i])
+			}
+		}
+	}
+	ask(`"aggregations":["avg","p95","max","p99","stddev"]`, 6) // and the count
+	ask(`"aggregations":["avg","integral"]`, 2, 1)
+	ask(`"aggregations":["max","avg"],"orderBy":"value","limit":1,"interval":"1h"`, 3, 3)
+	if n := len(s.grids[1].Matchers); n != len(s.grids[0].Matchers)+1 {
+		t.Errorf("the second pass is not narrowed to the best group: %v", s.grids[1].Matchers)
+	}
 }

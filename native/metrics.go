@@ -11,7 +11,6 @@ type metrics struct {
 	errors             *prometheus.CounterVec
 	queries            *prometheus.HistogramVec
 	fallbacks          prometheus.Counter
-	memory             prometheus.Gauge
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -35,9 +34,6 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Help:    "Time to answer native queries that succeeded, by query type.",
 			Buckets: []float64{.001, .005, .01, .05, .1, .5, 1, 5, 10, 30},
 		}, []string{"type"}),
-		memory: f.NewGauge(prometheus.GaugeOpts{
-			Name: "luminate_native_query_memory_reserved_bytes", Help: "Memory reserved by running native queries.",
-		}),
 		fallbacks: f.NewCounter(prometheus.CounterOpts{
 			Name: "luminate_native_evaluate_fallbacks_total",
 			Help: "Evaluations that the backend could not do exactly and that ran over selected series instead.",

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/luminate/luminate/storage"
+	"github.com/luminate/luminate/tenancy"
 )
 
 // plan is a query that was checked: what the translations to the storage's
@@ -28,6 +29,7 @@ type plan struct {
 	timeout    time.Duration
 	lim        QueryLimits
 	explain    *Explain // nil unless asked for
+	reserved   *tenancy.MemoryReservation
 }
 
 // aggregation is one of a query's aggregations.

@@ -52,11 +52,11 @@ func (a *API) query(w http.ResponseWriter, r *http.Request) error {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), p.timeout)
 	defer cancel()
-	release, err := a.admit(ctx, t, p)
+	p.reserved, err = a.admit(ctx, t, p)
+	defer p.reserved.Release()
 	if err != nil {
 		return timeoutError(err, p.timeout)
 	}
-	defer release()
 	ans := answer{w: w, p: p, begin: begin}
 	if err := a.run(ctx, t, p, &ans); err != nil {
 		return timeoutError(err, p.timeout)

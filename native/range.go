@@ -14,7 +14,7 @@ import (
 func rangeSelection(p *plan) storage.Selection {
 	return storage.Selection{
 		Matchers: p.matchers, MinT: p.start, MaxT: p.end - 1,
-		MaxSeries: p.lim.MaxSeries, MaxSamples: p.lim.MaxSamples, Unsorted: true,
+		MaxSeries: p.lim.MaxSeries, MaxSamples: p.lim.MaxSamples, Unsorted: true, Hold: p.reserved.Use,
 	}
 }
 

@@ -57,7 +57,7 @@ func New(store storage.Store, cfg Config, log *slog.Logger, reg prometheus.Regis
 	}
 	opts := promengine.EngineOpts{
 		Logger:                   log,
-		MaxSamples:               cfg.MaxSamples,
+		MaxSamples:               cfg.maxPoints(),
 		Timeout:                  cfg.Timeout,
 		ActiveQueryTracker:       g,
 		LookbackDelta:            cfg.LookbackDelta,
@@ -74,8 +74,7 @@ func New(store storage.Store, cfg Config, log *slog.Logger, reg prometheus.Regis
 	a.engine = NewEngine(opts, PlannerOptions{
 		Enabled: cfg.Planner, MinSeries: cfg.PlannerMinSeries, MinSamples: cfg.PlannerMinSamples,
 	})
-	a.engine.memory = newMemoryBudget(cfg.MaxMemoryBytes, cfg.MaxTenantMemoryBytes, cfg.MaxQueryMemoryBytes)
-	registerMemory(reg, a.engine.memory)
+	a.engine.memory = cfg.Memory
 	a.engine.observe = func(outcome string) { a.metrics.planned.WithLabelValues(outcome).Inc() }
 	a.query = a.handler(a.serveQuery)
 	return a, nil

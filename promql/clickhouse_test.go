@@ -27,5 +27,5 @@ func TestPlannedIsUnplannedOnClickHouse(t *testing.T) {
 			t.Errorf("close: %v", err)
 		}
 	})
-	runDifferential(t, s, 0, 200)
+	runDifferential(t, s, nil, 0, 200)
 }

@@ -3,7 +3,10 @@ package promql
 import (
 	"errors"
 	"fmt"
+	"math"
 	"time"
+
+	"github.com/luminate/luminate/tenancy"
 )
 
 // Config bounds queries. The zero value is not usable; start from DefaultConfig.
@@ -19,15 +22,13 @@ type Config struct {
 	// SubqueryStep is the step of a subquery that names none.
 	SubqueryStep time.Duration
 	// MaxSamples bounds the points that the engine holds at a time, as Prometheus's
-	// --query.max-samples does; without MaxQueryMemoryBytes also the samples of one
-	// selection.
+	// --query.max-samples does; without Memory also the samples of one selection.
 	MaxSamples int
 	// MaxSeries bounds the series of one selection, 0 = no bound.
 	MaxSeries int
-	// MaxMemoryBytes bounds what all running queries hold of what they read,
-	// MaxTenantMemoryBytes what those of one tenant hold, MaxQueryMemoryBytes what
-	// one query holds; 0 = no bound.
-	MaxMemoryBytes, MaxTenantMemoryBytes, MaxQueryMemoryBytes int64
+	// Memory is what queries reserve from before they hold what they read; nil counts
+	// nothing.
+	Memory *tenancy.QueryMemory
 	// MaxPoints bounds the steps of a range query.
 	MaxPoints int
 	// MaxResultSeries bounds the answer of series and the names and values of
@@ -58,25 +59,21 @@ type Info struct {
 	AdminEnabled func() bool
 }
 
-// DefaultConfig returns Prometheus's own defaults, and bounds where it has none:
-// queries may hold half of the memory that the process may use, and one query half
-// of that.
+// DefaultConfig returns Prometheus's own defaults, and bounds where it has none, but
+// no Memory.
 func DefaultConfig() Config {
-	memory := processMemory() / 2
 	return Config{
-		MaxMemoryBytes:      memory,
-		MaxQueryMemoryBytes: memory / 2,
-		MaxConcurrent:       20,
-		MaxQueued:           500,
-		Timeout:             2 * time.Minute,
-		LookbackDelta:       5 * time.Minute,
-		SubqueryStep:        time.Minute,
-		MaxSamples:          50_000_000,
-		MaxPoints:           11_000,
-		MaxResultSeries:     5_000_000,
-		Planner:             true,
-		PlannerMinSeries:    200,
-		PlannerMinSamples:   20_000,
+		MaxConcurrent:     20,
+		MaxQueued:         500,
+		Timeout:           2 * time.Minute,
+		LookbackDelta:     5 * time.Minute,
+		SubqueryStep:      time.Minute,
+		MaxSamples:        50_000_000,
+		MaxPoints:         11_000,
+		MaxResultSeries:   5_000_000,
+		Planner:           true,
+		PlannerMinSeries:  200,
+		PlannerMinSamples: 20_000,
 	}
 }
 
@@ -97,17 +94,19 @@ func (c *Config) Validate() error {
 	if c.MaxQueued < 0 || c.MaxSeries < 0 || c.MaxResultSeries < 0 {
 		errs = append(errs, errors.New("promql: maxQueued, maxSeries and maxResultSeries must not be negative"))
 	}
-	if c.MaxMemoryBytes < 0 || c.MaxTenantMemoryBytes < 0 || c.MaxQueryMemoryBytes < 0 {
-		errs = append(errs, errors.New("promql: maxMemoryBytes, maxTenantMemoryBytes and maxQueryMemoryBytes must not be negative"))
-	}
 	return errors.Join(errs...)
 }
 
 // maxSelected bounds the samples of one selection where memory does not: a range
 // function over a long time reads far more samples than the engine holds points.
 func (c *Config) maxSelected() int {
-	if c.MaxQueryMemoryBytes > 0 {
+	if c.Memory.Limits().PerQuery < math.MaxInt64 {
 		return 0
 	}
 	return c.MaxSamples
+}
+
+// maxPoints is MaxSamples, or fewer where one query's memory does not hold as many.
+func (c *Config) maxPoints() int {
+	return int(min(int64(c.MaxSamples), max(1, c.Memory.Limits().PerQuery/pointBytes)))
 }

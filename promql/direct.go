@@ -40,15 +40,6 @@ func (q *plannedQuery) execDirect(ctx context.Context) *promengine.Result {
 	st := q.Query.Stats()
 	total, ctx := st.Timers.GetSpanTimer(ctx, stats.ExecTotalTime)
 	defer total.Finish()
-	if tracker := q.engine.opts.ActiveQueryTracker; tracker != nil {
-		queue, _ := st.Timers.GetSpanTimer(ctx, stats.ExecQueueTime)
-		slot, err := tracker.Insert(ctx, q.String())
-		queue.Finish()
-		if err != nil {
-			return &promengine.Result{Err: err}
-		}
-		defer tracker.Delete(slot)
-	}
 	eval, ctx := st.Timers.GetSpanTimer(ctx, stats.EvalTotalTime)
 	defer eval.Finish()
 	r := q.rng
@@ -56,7 +47,7 @@ func (q *plannedQuery) execDirect(ctx context.Context) *promengine.Result {
 	selector := querier{Queryable: q.over, mint: r.start - offset - r.lookback + 1, maxt: r.end - offset}
 	sel := selector.selection(nil, q.direct.LabelMatchers)
 	sel.Unsorted = true
-	found, err := selector.loadSeries(ctx, sel)
+	found, err := selector.loadSeries(ctx, sel, q.rng.steps())
 	if err != nil {
 		return &promengine.Result{Err: fmt.Errorf("expanding series: %w", err)}
 	}
@@ -90,9 +81,6 @@ func (q *plannedQuery) stepsOf(ctx context.Context, found []series, offset int64
 		}
 		if points += len(floats); points > q.engine.opts.MaxSamples {
 			return nil, promengine.ErrTooManySamples(executing)
-		}
-		if err := q.run.memory.use(int64(sampleBytes * len(floats))); err != nil {
-			return nil, err
 		}
 		if st.StepTrackingEnabled() {
 			for _, p := range floats {
@@ -145,6 +133,14 @@ func (g *gridRange) pointsOf(samples []storage.Sample, offset int64) []promengin
 		}
 	}
 	return out
+}
+
+// steps counts the steps; an instant query has one.
+func (g *gridRange) steps() int64 {
+	if g.step <= 0 {
+		return 1
+	}
+	return (g.end-g.start)/g.step + 1
 }
 
 // stepFrom returns the first step at or after t.

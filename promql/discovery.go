@@ -135,11 +135,12 @@ func (a *API) serveSeries(r *http.Request) (answer, *apiError) {
 	if p.matchers, err = parseMatchers(a.parser, r.Form["match[]"]); err != nil {
 		return answer{}, paramError("match[]", err)
 	}
-	found, apiErr := a.selectLabels(r, p)
+	held := a.cfg.Memory.Begin(tenancy.TenantOf(r.Context()))
+	ans := answer{done: held.Release}
+	found, apiErr := a.selectLabels(r, held, p)
 	if apiErr != nil {
-		return answer{}, apiErr
+		return ans, apiErr
 	}
-	var ans answer
 	if p.limit > 0 && len(found) > p.limit {
 		found = found[:p.limit]
 		ans.warnings = ans.warnings.Add(errTruncated)
@@ -152,7 +153,7 @@ func (a *API) serveSeries(r *http.Request) (answer, *apiError) {
 }
 
 // selectLabels returns the series of all matcher sets, each once, in order.
-func (a *API) selectLabels(r *http.Request, p listParams) ([]storage.Labels, *apiError) {
+func (a *API) selectLabels(r *http.Request, held *tenancy.MemoryReservation, p listParams) ([]storage.Labels, *apiError) {
 	ctx := r.Context()
 	var found []storage.Labels
 	for i := range p.matchers {
@@ -161,6 +162,9 @@ func (a *API) selectLabels(r *http.Request, p listParams) ([]storage.Labels, *ap
 		}
 		for ls, err := range a.store.SelectLabels(ctx, tenancy.TenantOf(ctx), p.selection(i)) {
 			if err != nil {
+				return nil, storeError(err)
+			}
+			if err := held.Use((&storage.Series{Labels: ls}).Bytes()); err != nil {
 				return nil, storeError(err)
 			}
 			found = append(found, ls)

@@ -11,6 +11,8 @@ import (
 	"github.com/prometheus/prometheus/promql/parser"
 	promstorage "github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/util/stats"
+
+	"github.com/luminate/luminate/tenancy"
 )
 
 // PlannerOptions say when an Engine pushes parts of queries into the storage.
@@ -32,7 +34,7 @@ type Engine struct {
 	opts    promengine.EngineOpts
 	plan    PlannerOptions
 	observe func(outcome string)
-	memory  *memoryBudget // nil: nothing is counted
+	memory  *tenancy.QueryMemory // nil: nothing is counted
 }
 
 var _ promengine.QueryEngine = (*Engine)(nil)
@@ -76,14 +78,14 @@ func (e *Engine) newQuery(ctx context.Context, q promstorage.Queryable, build bu
 		return nil, err
 	}
 	run := &planRun{}
-	out := &plannedQuery{Query: plain, engine: e, run: run, build: build}
+	out := &plannedQuery{Query: plain, engine: e, run: run, build: build, rng: r}
 	if b, ok := q.(interface{ base() *Queryable }); ok {
 		out.over = b.base()
 	}
 	if out.over == nil || !e.plan.Enabled || plannerOff(ctx) {
 		return out, nil
 	}
-	run.queryable, out.rng = out.over, r
+	run.queryable = out.over
 	if out.direct = run.directSelector(plain.Statement(), r); out.direct != nil {
 		return out, nil
 	}
@@ -98,6 +100,7 @@ func (e *Engine) newQuery(ctx context.Context, q promstorage.Queryable, build bu
 type gridRange struct {
 	start, end, step   int64 // step 0 for an instant query
 	lookback           int64
+	subqueryStep       int64 // of subqueries that name none
 	useStartTimestamps bool
 	delayedNames       bool
 	ok                 bool // false where milliseconds cannot express it
@@ -120,8 +123,13 @@ func (e *Engine) gridRange(opts promengine.QueryOpts, start, end time.Time, step
 			useST = *b
 		}
 	}
+	subqueryStep := time.Minute.Milliseconds()
+	if f := e.opts.NoStepSubqueryIntervalFn; f != nil {
+		subqueryStep = f(0)
+	}
 	return gridRange{
-		start: milliseconds(start), end: milliseconds(end), step: step.Milliseconds(), lookback: lookback.Milliseconds(),
+		subqueryStep: subqueryStep,
+		start:        milliseconds(start), end: milliseconds(end), step: step.Milliseconds(), lookback: lookback.Milliseconds(),
 		useStartTimestamps: useST, delayedNames: e.opts.EnableDelayedNameRemoval,
 		ok: start.After(firstNano) && end.Before(lastNano) && lookback >= time.Millisecond && (step == 0 || step >= time.Millisecond),
 	}
@@ -147,12 +155,27 @@ type plannedQuery struct {
 func (q *plannedQuery) Exec(ctx context.Context) *promengine.Result {
 	ctx, cancel := context.WithTimeout(withRun(ctx, q.run), q.engine.opts.Timeout)
 	defer cancel()
-	if q.over != nil {
-		q.run.memory = reservation{budget: q.engine.memory, tenant: q.over.opts.Tenant(ctx)}
-	}
 	q.mu.Lock()
 	q.cancel = cancel
 	q.mu.Unlock()
+	if q.over == nil {
+		return q.Query.Exec(ctx)
+	}
+	// First the slot, then the memory: who holds memory never waits for a slot.
+	if tracker := q.engine.opts.ActiveQueryTracker; tracker != nil {
+		queue, _ := q.Query.Stats().Timers.GetSpanTimer(ctx, stats.ExecQueueTime)
+		slot, err := tracker.Insert(ctx, q.String())
+		queue.Finish()
+		if err != nil {
+			return &promengine.Result{Err: err}
+		}
+		defer tracker.Delete(slot)
+		ctx = withSlot(ctx)
+	}
+	q.run.memory = q.engine.memory.Begin(q.over.opts.Tenant(ctx))
+	if err := q.admit(ctx); err != nil {
+		return &promengine.Result{Err: err}
+	}
 	if q.direct != nil {
 		if res := q.execDirect(ctx); res != nil {
 			return res
@@ -160,14 +183,6 @@ func (q *plannedQuery) Exec(ctx context.Context) *promengine.Result {
 	}
 	if len(q.run.grids()) == 0 {
 		return q.Query.Exec(ctx)
-	}
-	if tracker := q.engine.opts.ActiveQueryTracker; tracker != nil {
-		slot, err := tracker.Insert(ctx, q.String())
-		if err != nil {
-			return &promengine.Result{Err: err}
-		}
-		defer tracker.Delete(slot)
-		ctx = withSlot(ctx)
 	}
 	if err := q.run.evaluate(ctx, q.engine); err != nil {
 		return &promengine.Result{Err: err}
@@ -193,7 +208,7 @@ func (q *plannedQuery) Close() {
 	if q.planned != nil {
 		q.planned.Close()
 	}
-	q.run.memory.release()
+	q.run.memory.Release()
 }
 
 // Stats implements promengine.Query.
@@ -255,13 +270,12 @@ func runOf(ctx context.Context) *planRun {
 	return r
 }
 
-// reservationOf returns the memory of ctx's query; what it counts is lost where ctx
-// belongs to none.
-func reservationOf(ctx context.Context) *reservation {
+// reservationOf returns the memory of ctx's query, nil where ctx belongs to none.
+func reservationOf(ctx context.Context) *tenancy.MemoryReservation {
 	if r := runOf(ctx); r != nil {
-		return &r.memory
+		return r.memory
 	}
-	return &reservation{}
+	return nil
 }
 
 // withSlot marks ctx as holding a slot of the gate already.

@@ -35,7 +35,8 @@ type explanation struct {
 type explainedPart struct {
 	Expr       string   `json:"expr"`
 	Pushed     bool     `json:"pushed"`
-	Reason     string   `json:"reason,omitempty"` // why it was not pushed
+	Reason     string   `json:"reason,omitempty"`     // why it was not pushed
+	SharedWith string   `json:"sharedWith,omitempty"` // the part whose evaluation answered this one too
 	Function   string   `json:"function,omitempty"`
 	Aggregate  string   `json:"aggregate,omitempty"`
 	Series     uint64   `json:"series"`
@@ -62,7 +63,7 @@ func (r *planRun) explain(took time.Duration) explanation {
 	}
 	for _, p := range r.parts {
 		x := explainedPart{
-			Expr: p.text, Pushed: p.result != nil, Reason: p.reason, Series: p.cost.Series, Samples: p.cost.Samples,
+			Expr: p.text, Pushed: p.result != nil, Reason: p.reason, SharedWith: p.shares, Series: p.cost.Series, Samples: p.cost.Samples,
 			Bytes: p.cost.Bytes, Groups: p.cost.Groups, DurationMs: inMilliseconds(p.cost.Duration), Queries: p.cost.Queries,
 		}
 		if p.grid != nil {

@@ -36,9 +36,11 @@ func (a *API) serveFederate(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
+	held := a.cfg.Memory.Begin(tenancy.TenantOf(r.Context()))
+	defer held.Release()
 	var found []federated
 	for _, ms := range sets {
-		if found, err = a.appendNewest(r, found, ms); err != nil {
+		if found, err = a.appendNewest(r, held, found, ms); err != nil {
 			e := storeError(err)
 			http.Error(w, e.err.Error(), e.code)
 			return
@@ -56,17 +58,29 @@ func (a *API) serveFederate(w http.ResponseWriter, r *http.Request) {
 }
 
 // appendNewest adds the newest sample of each series that matches ms.
-func (a *API) appendNewest(r *http.Request, found []federated, ms []*storage.Matcher) ([]federated, error) {
+func (a *API) appendNewest(r *http.Request, held *tenancy.MemoryReservation, found []federated, ms []*storage.Matcher) ([]federated, error) {
 	ctx, now := r.Context(), a.now()
 	s := storage.Selection{
 		Matchers: ms, MinT: milliseconds(now.Add(-a.cfg.LookbackDelta)), MaxT: milliseconds(now),
-		MaxSeries: a.cfg.MaxSeries, MaxSamples: a.cfg.MaxSamples, Unsorted: true,
+		MaxSeries: a.cfg.MaxSeries, MaxSamples: a.cfg.MaxSamples, Unsorted: true, Hold: held.Use,
+	}
+	if held.Counts() && held.Held() == 0 {
+		est, err := a.store.Estimate(ctx, tenancy.TenantOf(ctx), s)
+		if err != nil && storage.KindOf(err) != storage.KindUnsupported {
+			return nil, err
+		}
+		if err := held.Await(ctx, product(est.Series, 1, 2*pushedBytes)); err != nil {
+			return nil, err
+		}
 	}
 	for data, err := range a.store.Select(ctx, tenancy.TenantOf(ctx), s) {
 		if err != nil {
 			return nil, err
 		}
 		if f, ok := newest(&data); ok && f.labels.Metric() != "" {
+			if err := held.Use((&storage.Series{Labels: f.labels}).Bytes()); err != nil {
+				return nil, err
+			}
 			found = append(found, f)
 		}
 	}

@@ -3,191 +3,135 @@ package promql
 import (
 	"context"
 	"math"
-	"os"
-	"runtime/debug"
-	"strconv"
-	"strings"
-	"sync"
 
-	"golang.org/x/sync/semaphore"
+	"github.com/prometheus/prometheus/promql/parser"
 
 	"github.com/luminate/luminate/storage"
 )
 
-// Sizes of what a query holds, in bytes: a sample, and the overhead of a series
-// beside its labels. A histogram counts as so many samples.
+// What a query holds beside what it reads, in bytes: a point of the engine's, and
+// what an evaluation in the storage takes for a series, and for a value that a
+// quantile collects.
 const (
-	sampleBytes      = 16
-	seriesBytes      = 256
-	histogramSamples = 24
+	pointBytes     = 16
+	pushedBytes    = 32
+	collectedBytes = 24
 )
 
-// growBytes is the least that a reservation grows by, so that small series do not
-// each take the lock.
-const growBytes = 1 << 20
-
-// memoryBudget bounds the bytes that all running queries hold together, those of
-// one tenant, and those of one query. What is counted is what was read; the engine
-// bounds its own results by MaxSamples.
-type memoryBudget struct {
-	total, perTenant, perQuery int64
-	free                       *semaphore.Weighted
-
-	mu      sync.Mutex
-	used    int64
-	tenants map[storage.Tenant]int64
-}
-
-func newMemoryBudget(total, perTenant, perQuery int64) *memoryBudget {
-	unlimited := func(v int64) int64 {
-		if v == 0 {
-			return math.MaxInt64
+// admit reserves the memory that the query is estimated to need before it reads
+// anything, and waits for it. It also decides which parts are worth to be pushed,
+// which takes the same estimates.
+func (q *plannedQuery) admit(ctx context.Context) error {
+	run, tenant := q.run, q.over.opts.Tenant(ctx)
+	expr := run.expr
+	if expr == nil {
+		if eval, ok := q.Query.Statement().(*parser.EvalStmt); ok {
+			expr = eval.Expr
 		}
-		return v
 	}
-	b := &memoryBudget{total: unlimited(total), perTenant: unlimited(perTenant), perQuery: unlimited(perQuery), tenants: map[storage.Tenant]int64{}}
-	b.free = semaphore.NewWeighted(b.total)
-	return b
-}
-
-// busy tells whether more than half of the budget is in use: then a query
-// estimates what it needs and waits for it, instead of growing until it fails.
-func (b *memoryBudget) busy() bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.used > b.total/2
-}
-
-// inUse returns the bytes reserved now.
-func (b *memoryBudget) inUse() int64 {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.used
-}
-
-// add books n bytes (negative to give back) to the tenant. It refuses to let the
-// tenant pass its share.
-func (b *memoryBudget) add(t storage.Tenant, n int64) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if n > 0 && b.tenants[t] > b.perTenant-n {
-		return storage.LimitErrorf(storage.KindLimited, "query", "max-query-memory-per-tenant", "query.tenantMemoryBytes",
-			"the tenant's running queries hold %d bytes already", b.tenants[t])
+	need := int64(0)
+	pushed := map[*parser.VectorSelector]bool{}
+	for _, p := range run.grids() {
+		if err := p.estimate(ctx, q.over.store, tenant); err != nil {
+			return err
+		}
+		if p.worthPushing(q.engine) {
+			pushed[p.selector] = true
+			need = saturated(need, p.need())
+		}
 	}
-	b.used += n
-	if b.tenants[t] += n; b.tenants[t] == 0 {
-		delete(b.tenants, t)
-	}
-	return nil
-}
-
-// reservation is what one query holds of the budget. The zero value of budget nil
-// counts nothing. It is not safe for concurrent use: a query selects one selector
-// after the other.
-type reservation struct {
-	budget *memoryBudget
-	tenant storage.Tenant
-	held   int64 // reserved
-	used   int64 // of it, needed
-}
-
-// await reserves n bytes ahead, waiting for other queries to end, but no more than
-// one query may have. A query that holds something does not wait, lest two wait
-// for each other.
-func (r *reservation) await(ctx context.Context, n int64) error {
-	if r.budget == nil || r.held > 0 {
+	if !run.memory.Counts() {
 		return nil
 	}
-	if n = min(n, r.budget.perQuery, r.budget.perTenant, r.budget.total); n <= 0 {
+	for _, x := range q.rng.reads(expr) {
+		if pushed[x.vs] {
+			continue
+		}
+		est, err := q.over.store.Estimate(ctx, tenant, x.selection)
+		if storage.KindOf(err) == storage.KindUnsupported && err != nil {
+			continue // it will grow as it reads
+		}
+		if err != nil {
+			return err
+		}
+		need = saturated(need, saturated(int64(min(est.Bytes, math.MaxInt64)), product(est.Series, x.points, pointBytes)))
+	}
+	return run.memory.Await(ctx, need)
+}
+
+// saturated adds what is not negative.
+func saturated(a, b int64) int64 {
+	if a > math.MaxInt64-b {
+		return math.MaxInt64
+	}
+	return a + b
+}
+
+// product multiplies what is not negative, up to what an int64 holds.
+func product(series uint64, points, bytes int64) int64 {
+	if f := float64(series) * float64(points) * float64(bytes); f >= math.MaxInt64 {
+		return math.MaxInt64
+	}
+	return int64(series) * points * bytes
+}
+
+// need estimates what the storage holds while it evaluates the part.
+func (p *part) need() int64 {
+	n := product(p.est.Series, 1, pushedBytes)
+	if p.grid.Aggregates[0].Op == storage.AggQuantile {
+		n = saturated(n, product(p.est.Series, int64(p.grid.Steps()), collectedBytes))
+	}
+	return n
+}
+
+// read is what the engine will select: about, for it counts by its own rules.
+type read struct {
+	vs        *parser.VectorSelector
+	selection storage.Selection
+	points    int64 // of each series that the engine makes
+}
+
+// reads lists the selectors of a query with the ranges that they are selected for.
+func (g *gridRange) reads(expr parser.Expr) []read {
+	var out []read
+	if expr == nil || !g.ok {
 		return nil
 	}
-	if err := r.budget.free.Acquire(ctx, n); err != nil {
-		return storage.ContextError(ctx, "wait for query memory")
-	}
-	return r.book(n)
-}
-
-func (r *reservation) book(n int64) error {
-	if err := r.budget.add(r.tenant, n); err != nil {
-		r.budget.free.Release(n)
-		return err
-	}
-	r.held += n
-	return nil
-}
-
-// use counts n more bytes as needed and reserves more if they do not fit.
-func (r *reservation) use(n int64) error {
-	if r.budget == nil {
+	parser.Inspect(expr, func(n parser.Node, path []parser.Node) error {
+		if vs, ok := n.(*parser.VectorSelector); ok {
+			if r := g.read(vs, path); r.selection.MinT <= r.selection.MaxT {
+				out = append(out, r)
+			}
+		}
 		return nil
-	}
-	if r.used += n; r.used <= r.held {
-		return nil
-	}
-	b := r.budget
-	if r.used > b.perQuery {
-		return storage.LimitErrorf(storage.KindTooLarge, "query", "max-query-memory", "query.memoryBytes",
-			"the query reads more than %d bytes into memory", b.perQuery)
-	}
-	grow := min(max(growBytes, r.used-r.held), b.perQuery-r.held)
-	if !b.free.TryAcquire(grow) {
-		return storage.LimitErrorf(storage.KindUnavailable, "query", "max-memory", "query.memoryBytes",
-			"running queries hold all of the %d bytes", b.total)
-	}
-	return r.book(grow)
+	})
+	return out
 }
 
-// release gives everything back; it may be called more than once.
-func (r *reservation) release() {
-	if r.budget == nil || r.held == 0 {
-		return
-	}
-	n := r.held
-	r.held, r.used = 0, 0
-	_ = r.budget.add(r.tenant, -n) // giving back is never refused
-	r.budget.free.Release(n)
-}
-
-// sizeOf estimates the bytes that a series holds.
-func sizeOf(s *storage.Series) int64 {
-	return seriesBytes + int64(2*len(s.Labels)) +
-		sampleBytes*int64(len(s.Samples)+histogramSamples*len(s.Histograms)) + int64(8*len(s.STs))
-}
-
-// processMemory returns the bytes that the process may use: the least of Go's own
-// limit, the control group's, and the machine's; 0 if none is known.
-func processMemory() int64 {
-	limit := debug.SetMemoryLimit(-1)
-	for _, path := range []string{"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"} {
-		if b, err := os.ReadFile(path); err == nil {
-			if v, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64); err == nil && v > 0 {
-				limit = min(limit, v)
+func (g *gridRange) read(vs *parser.VectorSelector, path []parser.Node) read {
+	start, end, step, window := g.start, g.end, g.step, g.lookback
+	for _, n := range path {
+		switch n := n.(type) {
+		case *parser.MatrixSelector:
+			window = n.Range.Milliseconds()
+		case *parser.SubqueryExpr:
+			if n.Timestamp != nil {
+				start, end = *n.Timestamp, *n.Timestamp
+			}
+			start -= n.OriginalOffset.Milliseconds() + n.Range.Milliseconds()
+			end -= n.OriginalOffset.Milliseconds()
+			if step = n.Step.Milliseconds(); step == 0 {
+				step = g.subqueryStep
 			}
 		}
 	}
-	if v := machineMemory(); v > 0 {
-		limit = min(limit, v)
+	if vs.Timestamp != nil {
+		start, end = *vs.Timestamp, *vs.Timestamp
 	}
-	if limit == math.MaxInt64 {
-		return 0
+	start, end = start-vs.OriginalOffset.Milliseconds(), end-vs.OriginalOffset.Milliseconds()
+	r := read{vs: vs, selection: storage.Selection{Matchers: vs.LabelMatchers, MinT: start - window + 1, MaxT: end}, points: 1}
+	if step > 0 {
+		r.points += max(0, end-start) / step
 	}
-	return limit
-}
-
-// machineMemory reads the machine's memory where /proc tells it, else 0.
-func machineMemory() int64 {
-	b, err := os.ReadFile("/proc/meminfo")
-	if err != nil {
-		return 0
-	}
-	for line := range strings.Lines(string(b)) {
-		if rest, ok := strings.CutPrefix(line, "MemTotal:"); ok {
-			kib, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(rest), "kB")), 10, 64)
-			if err != nil {
-				return 0
-			}
-			return kib << 10
-		}
-	}
-	return 0
+	return r
 }

@@ -1,77 +1,22 @@
 package promql
 
 import (
-	"context"
 	"strings"
-	"sync"
 	"testing"
 
-	"github.com/luminate/luminate/storage"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/prometheus/promql/parser"
+
+	"github.com/luminate/luminate/tenancy"
 )
-
-func TestReservation(t *testing.T) {
-	b := newMemoryBudget(10<<20, 6<<20, 4<<20)
-	one := &reservation{budget: b, tenant: testTenant}
-	kind := func(err error, want storage.Kind, id string) {
-		t.Helper()
-		if err == nil || storage.KindOf(err) != want || !strings.Contains(err.Error(), id) {
-			t.Errorf("got %v, want %v %s", err, want, id)
-		}
-	}
-	if err := one.use(3 << 20); err != nil {
-		t.Fatal(err)
-	}
-	kind(one.use(2<<20), storage.KindTooLarge, "max-query-memory")
-	two := &reservation{budget: b, tenant: testTenant}
-	kind(two.use(4<<20), storage.KindLimited, "max-query-memory-per-tenant")
-	others := []*reservation{{budget: b, tenant: storage.MustTenant("b")}, {budget: b, tenant: storage.MustTenant("c")}}
-	if err := others[0].use(4 << 20); err != nil {
-		t.Fatal(err)
-	}
-	if !b.busy() {
-		t.Error("7 of 10 MiB are held, and it is not busy")
-	}
-	kind(others[1].use(4<<20), storage.KindUnavailable, "max-memory")
-	for _, r := range append(others, one, two, one) {
-		r.release()
-	}
-	if b.inUse() != 0 || len(b.tenants) != 0 {
-		t.Errorf("%d bytes of %d tenants are still held", b.inUse(), len(b.tenants))
-	}
-}
-
-// TestAwait lets a second query wait until the first is done.
-func TestAwait(t *testing.T) {
-	b := newMemoryBudget(8<<20, 0, 6<<20)
-	first, second := &reservation{budget: b, tenant: testTenant}, &reservation{budget: b, tenant: testTenant}
-	if err := first.await(t.Context(), 1<<40); err != nil || first.held != 6<<20 {
-		t.Fatalf("%v, holds %d", err, first.held)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if err := second.await(ctx, 5<<20); storage.KindOf(err) != storage.KindCanceled {
-		t.Errorf("waited with a canceled context: %v", err)
-	}
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		if err := second.await(t.Context(), 5<<20); err != nil {
-			t.Error(err)
-		}
-	})
-	first.release()
-	wg.Wait()
-	if second.held != 5<<20 {
-		t.Errorf("holds %d", second.held)
-	}
-	second.release()
-}
 
 // TestQueryMemory runs a query that reads more than it may, and checks that all is
 // given back.
 func TestQueryMemory(t *testing.T) {
 	store, end := wideStore(t, "m_total")
 	for _, planner := range []bool{false, true} {
-		srv := serve(t, store, func(c *Config) { c.Planner, c.MaxQueryMemoryBytes = planner, 50_000 })
+		memory := tenancy.NewQueryMemory(tenancy.QueryMemoryLimits{PerQuery: 50_000}, prometheus.NewRegistry())
+		srv := serve(t, store, func(c *Config) { c.Planner, c.Memory = planner, memory })
 		for range 3 {
 			resp, body := get(t, srv.URL+"/api/v1/query?query=m_total&time="+seconds(end))
 			if resp.StatusCode != 422 || !strings.Contains(body, "max-query-memory") {
@@ -83,11 +28,42 @@ func TestQueryMemory(t *testing.T) {
 		if (resp.StatusCode == 200) != planner {
 			t.Errorf("planner %v: %d %s", planner, resp.StatusCode, body)
 		}
+		for _, path := range []string{"/api/v1/series?match[]=m_total", "/federate?match[]=m_total"} {
+			if resp, body := get(t, srv.URL+path); resp.StatusCode != 422 || !strings.Contains(body, "max-query-memory") {
+				t.Errorf("%s: %d %s", path, resp.StatusCode, body)
+			}
+		}
+		if n := memory.Reserved(); n != 0 {
+			t.Errorf("planner %v: %d bytes are still reserved", planner, n)
+		}
 	}
 }
 
-func TestProcessMemory(t *testing.T) {
-	if v := processMemory(); v < 0 {
-		t.Errorf("got %d", v)
+// TestReads holds the ranges that are estimated before a query runs against what
+// the engine asks for.
+func TestReads(t *testing.T) {
+	g := gridRange{start: 1_000_000, end: 1_600_000, step: 60_000, lookback: 300_000, subqueryStep: 30_000, ok: true}
+	check := func(text string, want ...[3]int64) {
+		t.Helper()
+		expr, err := parser.NewParser(parser.Options{}).ParseExpr(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := g.reads(expr)
+		if len(got) != len(want) {
+			t.Fatalf("%s: %d reads, want %d", text, len(got), len(want))
+		}
+		for i, r := range got {
+			if have := [3]int64{r.selection.MinT, r.selection.MaxT, r.points}; have != want[i] {
+				t.Errorf("%s: got %v, want %v", text, have, want[i])
+			}
+		}
 	}
+	check("m", [3]int64{700_001, 1_600_000, 11})
+	check("m offset 1m + sum(n)", [3]int64{640_001, 1_540_000, 11}, [3]int64{700_001, 1_600_000, 11})
+	check("rate(m[1m] offset -1m)", [3]int64{1_000_001, 1_660_000, 11})
+	check("m @ 900", [3]int64{600_001, 900_000, 1})
+	check("max_over_time(m[10m:1m])", [3]int64{100_001, 1_600_000, 21})
+	check("max_over_time(rate(m[2m])[10m:])", [3]int64{280_001, 1_600_000, 41})
+	check("1 + 2")
 }

@@ -47,10 +47,3 @@ func newMetrics(reg prometheus.Registerer, g *gate) *metrics {
 		}, []string{"outcome"}),
 	}
 }
-
-func registerMemory(reg prometheus.Registerer, b *memoryBudget) {
-	promauto.With(reg).NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "luminate_promql_query_memory_bytes",
-		Help: "Memory that running PromQL queries have reserved for what they read.",
-	}, func() float64 { return float64(b.inUse()) })
-}

@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/prometheus/util/stats"
 
 	"github.com/luminate/luminate/storage"
+	"github.com/luminate/luminate/tenancy"
 )
 
 // syntheticPrefix begins the metric names of synthetic selectors. No query can
@@ -26,8 +27,8 @@ type planRun struct {
 	queryable *Queryable
 	expr      parser.Expr // the tree, rewritten where parts were pushed
 	parts     []*part
-	synthetic map[string]synthetic // by the selector's metric name
-	memory    reservation          // released when the query is closed
+	synthetic map[string]synthetic       // by the selector's metric name
+	memory    *tenancy.MemoryReservation // released when the query is closed
 
 	mu         sync.Mutex // guards selections
 	selections []selectionCost
@@ -35,7 +36,7 @@ type planRun struct {
 
 // grids returns the parts that may be pushed.
 func (r *planRun) grids() []*part {
-	return slices.DeleteFunc(slices.Clone(r.parts), func(p *part) bool { return p.grid == nil })
+	return slices.DeleteFunc(slices.Clone(r.parts), func(p *part) bool { return p.grid == nil || p.small })
 }
 
 // pushed tells whether any part was.
@@ -43,59 +44,83 @@ func (r *planRun) pushed() bool {
 	return slices.ContainsFunc(r.parts, func(p *part) bool { return p.result != nil })
 }
 
-// evaluate asks the store for every grid that is worth it and rewrites the tree. A
-// grid that the store cannot do, or only beyond its bounds, is left to the engine.
+// evaluate asks the store for every grid that is worth it, equal ones once, and
+// rewrites the tree. A grid that the store cannot do, or only beyond its bounds, is
+// left to the engine.
 func (r *planRun) evaluate(ctx context.Context, e *Engine) error {
 	r.synthetic = map[string]synthetic{}
-	for _, p := range r.grids() {
-		begin := time.Now()
-		err := r.evaluatePart(ctx, p, e)
-		p.cost.Duration = time.Since(begin)
-		switch kind := storage.KindOf(err); {
-		case err == nil:
-		case kind == storage.KindUnsupported, kind == storage.KindTooLarge:
-			p.reason = err.Error()
-			e.observe(kind.String())
-		default:
-			return fmt.Errorf("evaluate %s: %w", p.text, err)
+	for _, shared := range r.share(r.grids()) {
+		err := r.evaluateShared(ctx, e, shared)
+		if len(shared) > 1 && err != nil && storage.KindOf(err) == storage.KindUnsupported {
+			// One of several aggregates may be what the store cannot do.
+			err = nil
+			for i := range shared {
+				if err = r.evaluateShared(ctx, e, shared[i:i+1]); err != nil && !leftToEngine(err) {
+					break
+				}
+				err = nil
+			}
+		}
+		if err != nil && !leftToEngine(err) {
+			return fmt.Errorf("evaluate %s: %w", shared[0].text, err)
 		}
 	}
 	return nil
 }
 
-func (r *planRun) evaluatePart(ctx context.Context, p *part, e *Engine) error {
-	q, tenant := r.queryable, r.queryable.opts.Tenant(ctx)
-	est, err := q.store.Estimate(ctx, tenant, p.grid.Selection())
-	switch {
-	case storage.KindOf(err) == storage.KindUnsupported: // then nobody knows, and pushing is safe
-	case err != nil:
-		return err
-	case est.Series < e.plan.MinSeries && est.Samples < e.plan.MinSamples:
-		p.reason = fmt.Sprintf("small: about %d series and %d samples", est.Series, est.Samples)
-		e.observe("small")
-		return nil
-	}
-	steps := p.grid.Steps()
-	p.grid.MaxSeries = q.opts.MaxSeries
+// leftToEngine tells whether an error of the store says that the engine may do it.
+func leftToEngine(err error) bool {
+	kind := storage.KindOf(err)
+	return kind == storage.KindUnsupported || kind == storage.KindTooLarge
+}
+
+// evaluateShared evaluates parts that differ in their aggregates alone, in one pass.
+// The first of them bears the cost.
+func (r *planRun) evaluateShared(ctx context.Context, e *Engine, parts []*part) error {
+	begin := time.Now()
+	first := parts[0]
+	grid, column := unite(parts)
+	steps := grid.Steps()
+	grid.MaxSeries = r.queryable.opts.MaxSeries
 	if e.opts.MaxSamples > 0 {
-		p.grid.MaxGroups = max(1, e.opts.MaxSamples/steps)
+		grid.MaxGroups = max(1, e.opts.MaxSamples/steps)
 	}
-	res, err := q.store.Evaluate(ctx, tenant, *p.grid)
+	if r.memory.Counts() {
+		grid.Hold = r.memory.Use
+	}
+	res, err := r.queryable.store.Evaluate(ctx, r.queryable.opts.Tenant(ctx), grid)
+	if err == nil {
+		err = r.memory.Use(int64(len(res.Groups)*len(grid.Aggregates)) * int64(groupBytes+pointBytes*steps))
+	}
+	first.cost.Duration = time.Since(begin)
 	if err != nil {
+		for _, p := range parts {
+			p.reason = err.Error()
+			e.observe(storage.KindOf(err).String())
+		}
 		return err
 	}
-	if err := r.memory.use(int64(len(res.Groups)) * int64(seriesBytes+sampleBytes*steps)); err != nil {
-		return err
+	first.cost.Series, first.cost.Samples, first.cost.Bytes, first.cost.Queries = res.Series, res.Samples, res.Bytes, res.Queries
+	made := map[sharedSeries][]series{}
+	for i, p := range parts {
+		p.result, p.reason, p.cost.Groups = res, "", len(res.Groups)
+		if i > 0 {
+			p.shares = first.text
+		}
+		key := sharedSeries{column[i], p.topk && !keepsName(grid.Func)}
+		if made[key] == nil {
+			made[key] = syntheticSeries(&grid, res, key)
+		}
+		name := fmt.Sprintf("%s%d", syntheticPrefix, len(r.synthetic))
+		r.synthetic[name] = synthetic{made[key], p.annotations()}
+		p.replace(syntheticSelector(name, p.at))
+		e.observe("pushed")
 	}
-	p.result = res
-	p.cost.Series, p.cost.Samples, p.cost.Bytes = res.Series, res.Samples, res.Bytes
-	p.cost.Groups, p.cost.Queries = len(res.Groups), res.Queries
-	name := fmt.Sprintf("%s%d", syntheticPrefix, len(r.synthetic))
-	r.synthetic[name] = synthetic{syntheticSeries(p, steps), p.annotations()}
-	p.replace(syntheticSelector(name, p.at))
-	e.observe("pushed")
 	return nil
 }
+
+// groupBytes is what a group of a result holds beside its values and points.
+const groupBytes = 256
 
 // synthetic is what a synthetic selector selects. Its annotations reach the engine
 // as warnings of the storage, so they are merged in the order of evaluation.
@@ -138,21 +163,28 @@ func syntheticSelector(name string, at parser.Expr) *parser.VectorSelector {
 	}
 }
 
+// sharedSeries tells synthetic series of one evaluation apart.
+type sharedSeries struct {
+	aggregate int  // of the grid
+	dropNames bool // the engine's function below would drop them
+}
+
 // syntheticSeries turns the groups of a result into series with exactly one
 // sample at each step: a staleness marker where there is no value, so that the
 // engine's lookback cannot reach an older one.
-func syntheticSeries(p *part, steps int) []series {
-	out := make([]series, 0, len(p.result.Groups))
-	samples := make([]storage.Sample, len(p.result.Groups)*steps)
+func syntheticSeries(g *storage.Grid, res *storage.GridResult, key sharedSeries) []series {
+	steps := g.Steps()
+	out := make([]series, 0, len(res.Groups))
+	samples := make([]storage.Sample, len(res.Groups)*steps)
 	var b labels.ScratchBuilder
-	for _, g := range p.result.Groups {
+	for _, group := range res.Groups {
 		own := samples[:steps:steps]
 		samples = samples[steps:]
-		for i, v := range g.Values[0] {
-			own[i] = storage.Sample{T: p.grid.Time(i), V: v}
+		for i, v := range group.Values[key.aggregate] {
+			own[i] = storage.Sample{T: g.Time(i), V: v}
 		}
-		ls := g.Labels.PrometheusInto(&b)
-		if p.topk && !keepsName(p.grid.Func) {
+		ls := group.Labels.PrometheusInto(&b)
+		if key.dropNames {
 			ls = ls.DropReserved(isMetadataLabel)
 		}
 		out = append(out, series{labels: ls, data: storage.Series{Samples: own}})

@@ -2,7 +2,6 @@ package promql
 
 import (
 	"context"
-	"math"
 	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
@@ -80,26 +79,36 @@ func (q *querier) Select(ctx context.Context, sortSeries bool, hints *promstorag
 	if hints != nil && hints.Func == "series" { // labels only
 		set.load = func() ([]series, error) { return q.loadLabels(ctx, s) }
 	} else {
-		set.load = func() ([]series, error) { return q.loadSeries(ctx, s) }
+		set.load = func() ([]series, error) { return q.loadSeries(ctx, s, pointsOf(hints)) }
 	}
 	return set
 }
 
-func (q *querier) loadSeries(ctx context.Context, s storage.Selection) ([]series, error) {
+// pointsOf counts the points that the engine will make of each series.
+func pointsOf(h *promstorage.SelectHints) int64 {
+	if h == nil || h.Step <= 0 {
+		return 1
+	}
+	return 1 + max(0, h.End-h.Start-h.Range)/h.Step
+}
+
+// loadSeries reads a selection; what it holds, and the points that will be made of
+// each series, are counted as they arrive.
+func (q *querier) loadSeries(ctx context.Context, s storage.Selection, points int64) ([]series, error) {
 	var (
 		out   []series
 		b     labels.ScratchBuilder
 		begin = time.Now()
 	)
 	held := reservationOf(ctx)
-	if err := q.reserveAhead(ctx, held, s); err != nil {
-		return nil, err
+	if held.Counts() {
+		s.Hold = held.Use
 	}
 	for data, err := range q.store.Select(ctx, q.opts.Tenant(ctx), s) {
 		if err != nil {
 			return nil, err
 		}
-		if err := held.use(sizeOf(&data)); err != nil {
+		if err := held.Use(data.Bytes() + pointBytes*points); err != nil {
 			return nil, err
 		}
 		out = append(out, series{labels: data.Labels.PrometheusInto(&b), data: data})
@@ -111,29 +120,17 @@ func (q *querier) loadSeries(ctx context.Context, s storage.Selection) ([]series
 	return out, nil
 }
 
-// reserveAhead waits for the memory that a selection is estimated to need where
-// memory is short.
-func (q *querier) reserveAhead(ctx context.Context, held *reservation, s storage.Selection) error {
-	if held.budget == nil || held.held > 0 || !held.budget.busy() {
-		return nil
-	}
-	est, err := q.store.Estimate(ctx, q.opts.Tenant(ctx), s)
-	if err != nil {
-		if storage.KindOf(err) == storage.KindUnsupported {
-			return nil // it will grow as it reads
-		}
-		return err
-	}
-	return held.await(ctx, int64(min(est.Bytes, math.MaxInt64)))
-}
-
 func (q *querier) loadLabels(ctx context.Context, s storage.Selection) ([]series, error) {
 	var (
 		out []series
 		b   labels.ScratchBuilder
 	)
+	held := reservationOf(ctx)
 	for ls, err := range q.store.SelectLabels(ctx, q.opts.Tenant(ctx), s) {
 		if err != nil {
+			return nil, err
+		}
+		if err := held.Use((&storage.Series{Labels: ls}).Bytes()); err != nil {
 			return nil, err
 		}
 		out = append(out, series{labels: ls.PrometheusInto(&b)})

@@ -19,7 +19,13 @@ type part struct {
 	call    *parser.Call      // nil for an instant selector
 	topk    bool
 	result  *storage.GridResult // nil until evaluated
+	shares  string              // the text of the part that it shared an evaluation with
 	cost    partCost
+
+	selector  *parser.VectorSelector
+	est       storage.Estimate
+	estimated bool
+	small     bool // by the estimate: left to the engine
 }
 
 // pushable are the functions over a range that a Grid has.
@@ -177,7 +183,7 @@ func checkArg(agg storage.Aggregate) string {
 // inner fills in what is aggregated: an instant selector or a function of a range.
 func (p *part) inner(grid *storage.Grid, e parser.Expr, g gridRange) string {
 	if vs, ok := e.(*parser.VectorSelector); ok {
-		grid.Func, grid.Window = storage.FuncLast, g.lookback
+		grid.Func, grid.Window, p.selector = storage.FuncLast, g.lookback, vs
 		return selector(grid, vs)
 	}
 	c, ok := e.(*parser.Call)
@@ -204,7 +210,8 @@ func (p *part) inner(grid *storage.Grid, e parser.Expr, g gridRange) string {
 	if grid.Window = ms.Range.Milliseconds(); grid.Window <= 0 {
 		return "the range is shorter than a millisecond"
 	}
-	return selector(grid, ms.VectorSelector.(*parser.VectorSelector))
+	p.selector = ms.VectorSelector.(*parser.VectorSelector)
+	return selector(grid, p.selector)
 }
 
 // selector fills in matchers and offset.

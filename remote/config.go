@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/otlptranslator"
 
 	"github.com/luminate/luminate/storage"
+	"github.com/luminate/luminate/tenancy"
 )
 
 // ShapeLimits bound the labels of one series. All are inclusive.
@@ -43,6 +44,9 @@ type Config struct {
 
 	Read ReadConfig
 	OTLP OTLPConfig
+	// Memory is what remote read reserves from before it holds what it reads; nil
+	// counts nothing.
+	Memory *tenancy.QueryMemory
 }
 
 // Refused tells of a part of a request that was refused.

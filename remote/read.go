@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"strconv"
 
@@ -46,8 +47,14 @@ func (a *API) ServeRead(w http.ResponseWriter, r *http.Request) {
 		status = a.fail(w, r, "remote read", err)
 		return
 	}
+	held, err := a.admitRead(ctx, queries, chunked)
+	defer held.Release()
+	if err != nil {
+		status = a.fail(w, r, "remote read", err)
+		return
+	}
 	if !chunked {
-		if err := a.answerSamples(ctx, w, queries); err != nil {
+		if err := a.answerSamples(ctx, w, held, queries); err != nil {
 			status = a.fail(w, r, "remote read", err)
 		}
 		return
@@ -61,6 +68,39 @@ func (a *API) ServeRead(w http.ResponseWriter, r *http.Request) {
 		}
 		status = a.fail(w, r, "remote read", err)
 	}
+}
+
+// answerCopies is how many times a SAMPLES answer holds what was read: as messages,
+// marshalled, and compressed.
+const answerCopies = 3
+
+// admitRead reserves the memory that a request is estimated to need, and waits for
+// it: a selection in order of labels is held by the store until it is sent.
+func (a *API) admitRead(ctx context.Context, queries []readQuery, chunked bool) (*tenancy.MemoryReservation, error) {
+	tenant := tenancy.TenantOf(ctx)
+	held := a.cfg.Memory.Begin(tenant)
+	if !held.Counts() {
+		return held, nil
+	}
+	need := int64(0)
+	for i := range queries {
+		q := &queries[i]
+		q.selection.Hold = held.Use
+		if q.empty() {
+			continue
+		}
+		est, err := a.store.Estimate(ctx, tenant, q.selection)
+		if err != nil && storage.KindOf(err) != storage.KindUnsupported {
+			return held, err
+		}
+		bytes := int64(min(est.Bytes, math.MaxInt64/answerCopies))
+		if chunked { // one query after the other
+			need = max(need, bytes)
+		} else {
+			need += min(answerCopies*bytes, math.MaxInt64-need)
+		}
+	}
+	return held, held.Await(ctx, need)
 }
 
 // readQuery is one query of a request.
@@ -128,11 +168,11 @@ func (q *readQuery) empty() bool { return q.selection.MinT > q.selection.MaxT }
 
 // answerSamples answers with one snappy block of samples. Nothing is written before
 // all is at hand, so an error still has its status.
-func (a *API) answerSamples(ctx context.Context, w http.ResponseWriter, queries []readQuery) error {
+func (a *API) answerSamples(ctx context.Context, w http.ResponseWriter, held *tenancy.MemoryReservation, queries []readQuery) error {
 	resp := prompb.ReadResponse{Results: make([]*prompb.QueryResult, len(queries))}
 	total := 0
 	for i := range queries {
-		res, n, err := a.readSamples(ctx, &queries[i])
+		res, n, err := a.readSamples(ctx, held, &queries[i])
 		if err != nil {
 			return err
 		}
@@ -158,7 +198,7 @@ func (a *API) answerSamples(ctx context.Context, w http.ResponseWriter, queries 
 }
 
 // readSamples runs one query and returns its result with the number of samples.
-func (a *API) readSamples(ctx context.Context, q *readQuery) (*prompb.QueryResult, int, error) {
+func (a *API) readSamples(ctx context.Context, held *tenancy.MemoryReservation, q *readQuery) (*prompb.QueryResult, int, error) {
 	res := &prompb.QueryResult{}
 	if q.empty() {
 		return res, 0, nil
@@ -167,6 +207,9 @@ func (a *API) readSamples(ctx context.Context, q *readQuery) (*prompb.QueryResul
 	err := a.eachSeries(ctx, q, func(s storage.Series) error {
 		if n += len(s.Samples) + len(s.Histograms); n > a.cfg.Read.MaxSamples {
 			return storage.Errorf(storage.KindInvalid, "", "exceeded sample limit (%d)", a.cfg.Read.MaxSamples)
+		}
+		if err := held.Use(answerCopies * s.Bytes()); err != nil {
+			return err
 		}
 		ts := &prompb.TimeSeries{Labels: appendLabelPairs(nil, s.Labels)}
 		if len(s.Samples) > 0 {

@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 	"sort"
+	"unsafe"
 )
 
 // EvaluateSeries evaluates g over the series that a Select of g.Selection()
@@ -17,6 +18,7 @@ func EvaluateSeries(ctx context.Context, series iter.Seq2[Series, error], g Grid
 		return nil, err
 	}
 	e := newGridEval(&g)
+	defer e.release()
 	for s, err := range series {
 		if err != nil {
 			return nil, err
@@ -24,11 +26,38 @@ func EvaluateSeries(ctx context.Context, series iter.Seq2[Series, error], g Grid
 		if err := ContextError(ctx, "evaluate"); err != nil {
 			return nil, err
 		}
+		groups := len(e.order)
 		if err := e.add(s); err != nil {
+			return nil, err
+		}
+		if err := e.hold(&s, len(e.order)-groups); err != nil {
 			return nil, err
 		}
 	}
 	return e.result(), nil
+}
+
+// hold tells of the memory that a series made the evaluation take.
+func (e *gridEval) hold(s *Series, newGroups int) error {
+	if e.g.Hold == nil {
+		return nil
+	}
+	n := int64(newGroups) * (seriesBytes + int64(e.steps*len(e.g.Aggregates))*accumulatorBytes)
+	switch {
+	case e.topk:
+		n = seriesBytes + int64(2*len(s.Labels)+8*e.steps)
+	case slices.ContainsFunc(e.g.Aggregates, func(a Aggregate) bool { return a.Op == AggQuantile }):
+		n += 2 * 8 * int64(max(len(s.Samples), e.steps)) // lists grow by doubling
+	}
+	e.held += n
+	return e.g.Hold(n)
+}
+
+// release gives back what hold told of.
+func (e *gridEval) release() {
+	if e.g.Hold != nil {
+		_ = e.g.Hold(-e.held)
+	}
 }
 
 // gridEval holds the groups of a grid while series are added.
@@ -41,7 +70,11 @@ type gridEval struct {
 	res    GridResult
 	live   []Sample // scratch: a series' samples without staleness markers
 	key    []byte   // scratch: grouping labels
+	held   int64    // told to the grid's Hold
 }
+
+// accumulatorBytes is the memory of one value of a group while it is made.
+const accumulatorBytes = int64(unsafe.Sizeof(Accumulator{}) + unsafe.Sizeof(float64(0)))
 
 type evalGroup struct {
 	labels Labels

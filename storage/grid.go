@@ -126,6 +126,12 @@ type Grid struct {
 	UseStartTimestamps bool
 	// MaxSeries, MaxSamples, MaxGroups fail with KindTooLarge, 0 = no bound.
 	MaxSeries, MaxSamples, MaxGroups int
+	// Hold, where set, is told of the memory that the evaluation takes, in bytes,
+	// before it is taken, and with a negative number when it is free again; an error
+	// of it ends the evaluation and is returned. It may be called by several
+	// goroutines at once, and not at all by a backend that works elsewhere. The
+	// result is the caller's to count.
+	Hold func(bytes int64) error
 }
 
 // Validate checks the grid's shape; errors are KindInvalid.
@@ -214,7 +220,7 @@ func (g *Grid) Selection() Selection {
 	mint, maxt := g.Bounds()
 	return Selection{
 		Matchers: g.Matchers, MinT: mint, MaxT: maxt,
-		MaxSeries: g.MaxSeries, MaxSamples: g.MaxSamples, Unsorted: true,
+		MaxSeries: g.MaxSeries, MaxSamples: g.MaxSamples, Unsorted: true, Hold: g.Hold,
 	}
 }
 

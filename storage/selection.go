@@ -26,6 +26,10 @@ type Selection struct {
 	// Unsorted lets Select yield series in any order, which spares a backend
 	// holding them all.
 	Unsorted bool
+	// Hold, where set, is told by Select of the memory of series that it holds before
+	// it yields them, in bytes, and with a negative number as it hands them over: what
+	// is yielded is the receiver's to count. An error of it ends the sequence.
+	Hold func(bytes int64) error
 }
 
 // Validate checks that mint is not after maxt and no bound is negative.
@@ -68,6 +72,20 @@ type Series struct {
 	Samples    []Sample
 	STs        []int64 // start timestamps: nil, or one for each of Samples, 0 = unset
 	Histograms []HistogramSample
+}
+
+// Sizes of what a series holds in memory, in bytes: a sample, and the overhead beside
+// labels and samples. A histogram counts as so many samples.
+const (
+	sampleBytes      = 16
+	seriesBytes      = 256
+	histogramSamples = 24
+)
+
+// Bytes estimates the memory that the series holds.
+func (s *Series) Bytes() int64 {
+	return seriesBytes + int64(2*len(s.Labels)) +
+		sampleBytes*int64(len(s.Samples)+histogramSamples*len(s.Histograms)) + int64(8*len(s.STs))
 }
 
 // Estimate is what a selection will cost, from the index alone. Values are upper

@@ -84,6 +84,10 @@ func (s *guarded) selectFederated(ctx context.Context, tenants []storage.Tenant,
 					return
 				}
 				x.Labels = withTenant(x.Labels, t)
+				if err := hold(q, x.Bytes()); err != nil {
+					yield(storage.Series{}, err)
+					return
+				}
 				if !yield(x, nil) {
 					return
 				}
@@ -93,7 +97,25 @@ func (s *guarded) selectFederated(ctx context.Context, tenants []storage.Tenant,
 	if q.Unsorted {
 		return take(each, limit)
 	}
-	return take(sorted(each, func(x storage.Series) storage.Labels { return x.Labels }), limit)
+	all := sorted(each, func(x storage.Series) storage.Labels { return x.Labels })
+	return take(func(yield func(storage.Series, error) bool) {
+		for x, err := range all {
+			if err == nil {
+				_ = hold(q, -x.Bytes()) // giving back is never refused
+			}
+			if !yield(x, err) {
+				return
+			}
+		}
+	}, limit)
+}
+
+// hold tells the receiver of what is held until it is in order.
+func hold(q storage.Selection, n int64) error {
+	if q.Hold == nil || q.Unsorted {
+		return nil
+	}
+	return q.Hold(n)
 }
 
 func overSelection(q storage.Selection, series, samples int) error {

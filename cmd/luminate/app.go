@@ -56,11 +56,11 @@ func (a *app) build(cfg *Config, g *guards, log *slog.Logger, reg registry, p *p
 	if err != nil {
 		return fmt.Errorf("native API: %w", err)
 	}
-	remoteAPI, err := remote.New(a.store, remoteConfig(cfg, g.limiter, nativeAPI.Refusals()), log, reg)
+	remoteAPI, err := remote.New(a.store, remoteConfig(cfg, g, nativeAPI.Refusals()), log, reg)
 	if err != nil {
 		return fmt.Errorf("remote API: %w", err)
 	}
-	a.promql, err = promql.New(a.store, promqlConfig(cfg), log, reg)
+	a.promql, err = promql.New(a.store, promqlConfig(cfg, g), log, reg)
 	if err != nil {
 		return fmt.Errorf("PromQL API: %w", err)
 	}

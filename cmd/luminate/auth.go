@@ -17,13 +17,14 @@ type guards struct {
 	verifier *tenancy.Verifier // nil without authentication
 	limiter  *tenancy.Limiter
 	gate     *tenancy.Gate
-	refusals *native.Refusals // what tenants are shown of their refusals
+	refusals *native.Refusals     // what tenants are shown of their refusals
+	memory   *tenancy.QueryMemory // of everything that reads
 	auth     bool
 }
 
 // newGuards reads keys, revocations and limits.
 func newGuards(cfg *Config, log *slog.Logger, reg prometheus.Registerer) (*guards, error) {
-	g := &guards{auth: cfg.authConfigured(), refusals: native.NewRefusals()}
+	g := &guards{auth: cfg.authConfigured(), refusals: native.NewRefusals(), memory: queryMemory(cfg, reg)}
 	limits := limiterConfig(cfg)
 	limits.OnLimited = func(t storage.Tenant, e *storage.Error) {
 		g.refusals.Record(t, native.Refusal{

@@ -119,9 +119,8 @@ type QueryConfig struct {
 	MaxSeries         int           `koanf:"maxSeries" doc:"Series that one query may select; 0 is no bound."`
 	Lookback          time.Duration `koanf:"lookback" doc:"How old the newest sample of an instant selector may be."`
 	Planner           bool          `koanf:"planner" doc:"Evaluate what the storage can do inside the storage."`
-	MemoryBytes       int64         `koanf:"memoryBytes" doc:"Memory that all PromQL queries together may reserve, one at most half of it; 0 is the built-in bound, by GOMEMLIMIT where it is set."`
-	TenantMemoryBytes int64         `koanf:"tenantMemoryBytes" doc:"Memory that the PromQL queries of one tenant may reserve; 0 is no bound of its own."`
-	NativeMemoryBytes int64         `koanf:"nativeMemoryBytes" doc:"Memory that all native queries together may reserve."`
+	MemoryBytes       int64         `koanf:"memoryBytes" doc:"Memory that all running queries together may reserve (PromQL, native, remote read), one at most half of it; 0 is half of what the process may use, by GOMEMLIMIT where it is set."`
+	TenantMemoryBytes int64         `koanf:"tenantMemoryBytes" doc:"Memory that the running queries of one tenant may reserve; 0 is no bound of its own."`
 	ReadGate          int           `koanf:"readGate" doc:"Remote reads served at once."`
 	ReadSamples       int           `koanf:"readSamples" doc:"Samples that one query of a remote read of the SAMPLES kind may answer with."`
 }
@@ -179,7 +178,7 @@ func DefaultConfig() Config {
 		Limits:  LimitsConfig{Mode: "enforce", Reload: 10 * time.Second},
 		Query: QueryConfig{
 			Timeout: 2 * time.Minute, MaxConcurrent: 20, MaxQueued: 500, MaxResultSeries: 5_000_000, MaxSamples: 50_000_000, Lookback: 5 * time.Minute, Planner: true,
-			NativeMemoryBytes: 1 << 30, ReadGate: 10, ReadSamples: 50_000_000,
+			ReadGate: 10, ReadSamples: 50_000_000,
 		},
 		Write:   WriteConfig{MaxDecodedBytes: 32 << 20, MaxInFlightBytes: 256 << 20},
 		OTLP:    OTLPConfig{TranslationStrategy: "UnderscoreEscapingWithSuffixes"},

@@ -74,13 +74,14 @@ func nativeConfig(cfg *Config, g *guards) native.Config {
 	c, l := native.DefaultConfig(), g.limiter
 	c.Refusals = g.refusals
 	c.Version, c.Backend, c.TenantMode = version, cfg.Storage.Backend, tenantMode(cfg)
-	c.AdminEnable, c.QueryMemoryBytes = cfg.Admin.Enable, cfg.Query.NativeMemoryBytes
+	c.AdminEnable, c.Memory = cfg.Admin.Enable, g.memory
 	c.WriteLimitsOf, c.QueryLimitsOf, c.Limits = nativeWriteLimits(l, c.Write), nativeQueryLimits(l, c.Query), l
 	return c
 }
 
-func remoteConfig(cfg *Config, l *tenancy.Limiter, refusals *native.Refusals) remote.Config {
-	c := remote.DefaultConfig()
+func remoteConfig(cfg *Config, g *guards, refusals *native.Refusals) remote.Config {
+	c, l := remote.DefaultConfig(), g.limiter
+	c.Memory = g.memory
 	c.MaxBodyBytes, c.MaxDecodedBytes, c.MaxInFlightBytes = cfg.Server.MaxBodyBytes, cfg.Write.MaxDecodedBytes, cfg.Write.MaxInFlightBytes
 	c.Read.Concurrency, c.Read.MaxSamples = cfg.Query.ReadGate, cfg.Query.ReadSamples
 	c.OTLP.TranslationStrategy = otlptranslator.TranslationStrategyOption(cfg.OTLP.TranslationStrategy)
@@ -93,14 +94,24 @@ func remoteConfig(cfg *Config, l *tenancy.Limiter, refusals *native.Refusals) re
 	return c
 }
 
-func promqlConfig(cfg *Config) promql.Config {
+// queryMemory is the one budget of everything that reads: by default half of what the
+// process may use, one query at most half of that.
+func queryMemory(cfg *Config, reg prometheus.Registerer) *tenancy.QueryMemory {
+	total := cfg.Query.MemoryBytes
+	if total == 0 {
+		total = tenancy.ProcessMemory() / 2
+	}
+	return tenancy.NewQueryMemory(tenancy.QueryMemoryLimits{
+		Total: total, PerTenant: cfg.Query.TenantMemoryBytes, PerQuery: total / 2,
+	}, reg)
+}
+
+func promqlConfig(cfg *Config, g *guards) promql.Config {
 	c := promql.DefaultConfig()
+	c.Memory = g.memory
 	c.Timeout, c.MaxConcurrent, c.LookbackDelta = cfg.Query.Timeout, cfg.Query.MaxConcurrent, cfg.Query.Lookback
 	c.MaxSamples, c.MaxSeries, c.Planner = cfg.Query.MaxSamples, cfg.Query.MaxSeries, cfg.Query.Planner
-	c.MaxTenantMemoryBytes, c.MaxQueued, c.MaxResultSeries = cfg.Query.TenantMemoryBytes, cfg.Query.MaxQueued, cfg.Query.MaxResultSeries
-	if cfg.Query.MemoryBytes > 0 {
-		c.MaxMemoryBytes, c.MaxQueryMemoryBytes = cfg.Query.MemoryBytes, cfg.Query.MemoryBytes/2
-	}
+	c.MaxQueued, c.MaxResultSeries = cfg.Query.MaxQueued, cfg.Query.MaxResultSeries
 	c.Info = promql.Info{
 		Version: version, Started: time.Now(), Retention: fmt.Sprintf("%dd", retentionDays(cfg)),
 		Flags: flagValues(cfg), ConfigYAML: func() string { return renderConfig(cfg) },

@@ -20,7 +20,8 @@ func (db *DB) Evaluate(ctx context.Context, t storage.Tenant, g storage.Grid) (*
 		return nil, err
 	}
 	defer db.leave()
-	budget := grid.NewBudget(db.cfg.MaxEvaluateBytes, "storage.badger.maxEvaluateBytes")
+	budget := grid.NewBudget(db.cfg.MaxEvaluateBytes, "storage.badger.maxEvaluateBytes", g.Hold)
+	defer budget.Close()
 	plan, err := grid.NewPlan(g, budget)
 	if err != nil {
 		return nil, err

@@ -72,6 +72,7 @@ type selection struct {
 	parts  []*partition
 	series int
 	count  int
+	held   int64 // told to s.Hold
 }
 
 func (db *DB) newSelection(tn *tenant, s storage.Selection) *selection {
@@ -104,6 +105,7 @@ func (db *DB) Select(ctx context.Context, t storage.Tenant, s storage.Selection)
 			return
 		}
 		x := db.newSelection(tn, s)
+		defer func() { _ = x.hold(-x.held) }() // what was not yielded
 		switch {
 		case !s.Unsorted:
 			err = x.sorted(ctx, yield)
@@ -189,15 +191,27 @@ func (x *selection) sorted(ctx context.Context, yield func(storage.Series, error
 	if x.s.Limit > 0 && len(all) > x.s.Limit {
 		all = all[:x.s.Limit]
 	}
-	return yieldAll(ctx, all, yield)
+	return x.yieldAll(ctx, all, yield)
 }
 
-func yieldAll(ctx context.Context, all []storage.Series, yield func(storage.Series, error) bool) error {
+// hold tells of memory that is taken, or with a negative number given back.
+func (x *selection) hold(n int64) error {
+	if x.s.Hold == nil || n == 0 {
+		return nil
+	}
+	x.held += n
+	return x.s.Hold(n)
+}
+
+func (x *selection) yieldAll(ctx context.Context, all []storage.Series, yield func(storage.Series, error) bool) error {
 	for i, s := range all {
 		if i%1024 == 0 {
 			if err := storage.ContextError(ctx, "select"); err != nil {
 				return err
 			}
+		}
+		if err := x.hold(-s.Bytes()); err != nil {
+			return err
 		}
 		if !yield(s, nil) {
 			return errStop
@@ -252,7 +266,7 @@ func (x *selection) byMetric(ctx context.Context, yield func(storage.Series, err
 			all = all[:x.s.Limit-yielded]
 		}
 		yielded += len(all)
-		if err := yieldAll(ctx, all, yield); err != nil {
+		if err := x.yieldAll(ctx, all, yield); err != nil {
 			return err
 		}
 		if x.s.Limit > 0 && yielded == x.s.Limit {
@@ -281,8 +295,15 @@ func (x *selection) join(ctx context.Context, ids []*roaring.Bitmap) ([]storage.
 					return err
 				}
 				if known {
+					before := all[i].Bytes()
 					all[i] = joinDays(all[i], s)
+					if err := x.hold(all[i].Bytes() - before); err != nil {
+						return err
+					}
 					continue
+				}
+				if err := x.hold(s.Bytes()); err != nil {
+					return err
 				}
 				if at != nil {
 					at[string(s.Labels)] = len(all)

@@ -119,7 +119,7 @@ func mustPlan(t testing.TB, g storage.Grid) *Plan {
 	if g.Aggregates == nil {
 		g.Aggregates = []storage.Aggregate{{Op: storage.AggSum}}
 	}
-	p, err := NewPlan(g, NewBudget(plenty, "the test"))
+	p, err := NewPlan(g, NewBudget(plenty, "the test", nil))
 	if err != nil {
 		t.Fatal(err)
 	}

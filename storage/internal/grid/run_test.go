@@ -153,7 +153,7 @@ func checkGrid(t *testing.T, g storage.Grid, series []storage.Series, perUnit in
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, chunks, err := m.evaluate(t.Context(), g, NewBudget(plenty, "the test"))
+	got, chunks, err := m.evaluate(t.Context(), g, NewBudget(plenty, "the test", nil))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -215,7 +215,7 @@ func TestSumsOfManyChunks(t *testing.T) {
 	}
 	m := newMemory(series, g, 4)
 	want, _ := storage.EvaluateSeries(t.Context(), m.all(), g)
-	got, chunks, err := m.evaluate(t.Context(), g, NewBudget(plenty, "the test"))
+	got, chunks, err := m.evaluate(t.Context(), g, NewBudget(plenty, "the test", nil))
 	if err != nil || chunks < 8 {
 		t.Fatalf("%d chunks, %v", chunks, err)
 	}
@@ -227,7 +227,7 @@ func TestSumsOfManyChunks(t *testing.T) {
 		}
 	}
 	for range 20 { // whoever comes first
-		again, _, err := m.evaluate(t.Context(), g, NewBudget(plenty, "the test"))
+		again, _, err := m.evaluate(t.Context(), g, NewBudget(plenty, "the test", nil))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -250,7 +250,7 @@ func TestAverageThatOverflows(t *testing.T) {
 		}
 		m := newMemory(series, g, 1)
 		want, _ := storage.EvaluateSeries(t.Context(), m.all(), g)
-		got, chunks, err := m.evaluate(t.Context(), g, NewBudget(plenty, "the test"))
+		got, chunks, err := m.evaluate(t.Context(), g, NewBudget(plenty, "the test", nil))
 		if err != nil || chunks < 2 {
 			t.Fatalf("%d chunks, %v", chunks, err)
 		}
@@ -277,7 +277,7 @@ func TestBudget(t *testing.T) {
 		g := testGrids()[1]
 		g.Func, g.Aggregates, g.Grouping = storage.FuncLast, []storage.Aggregate{agg}, []string{"serial"}
 		m := newMemory(series, g, 64)
-		budget := NewBudget(1<<20, "the test")
+		budget := NewBudget(1<<20, "the test", nil)
 		_, _, err := m.evaluate(t.Context(), g, budget)
 		var e *storage.Error
 		if !errors.As(err, &e) || e.Kind != storage.KindTooLarge || e.ID == "" {
@@ -287,7 +287,7 @@ func TestBudget(t *testing.T) {
 			t.Fatalf("%s: %d bytes were taken of %d", agg.Op, budget.Peak(), 1<<20)
 		}
 		g.MaxGroups = 10
-		_, _, err = m.evaluate(t.Context(), g, NewBudget(plenty, "the test"))
+		_, _, err = m.evaluate(t.Context(), g, NewBudget(plenty, "the test", nil))
 		if !errors.As(err, &e) || e.ID != "max-groups-per-query" {
 			t.Fatalf("%s: %v, want the limit of groups", agg.Op, err)
 		}
@@ -300,7 +300,7 @@ func TestEvaluateStops(t *testing.T) {
 	m := newMemory(someSeries(rand.New(rand.NewPCG(1, 1)), 1000, false), g, 4)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, _, err := m.evaluate(ctx, g, NewBudget(plenty, "the test")); storage.KindOf(err) != storage.KindCanceled {
+	if _, _, err := m.evaluate(ctx, g, NewBudget(plenty, "the test", nil)); storage.KindOf(err) != storage.KindCanceled {
 		t.Fatalf("canceled: %v", err)
 	}
 	p := mustPlan(t, g)
@@ -327,7 +327,7 @@ func TestInvalidGrids(t *testing.T) {
 	g := testGrids()[0]
 	g.Aggregates = []storage.Aggregate{{Op: storage.AggTopK, Arg: 1}}
 	for _, bad := range []storage.Grid{{}, g} {
-		if _, err := NewPlan(bad, NewBudget(plenty, "the test")); storage.KindOf(err) != storage.KindInvalid {
+		if _, err := NewPlan(bad, NewBudget(plenty, "the test", nil)); storage.KindOf(err) != storage.KindInvalid {
 			t.Fatalf("%v: %v, want an invalid error", bad, err)
 		}
 	}
