@@ -62,6 +62,8 @@ type BadgerConfig struct {
 	SnapshotInterval time.Duration `koanf:"snapshotInterval" doc:"Time between snapshots of the head; bounds the log that a restart reads again."`
 	MaxEvaluateBytes int64         `koanf:"maxEvaluateBytes" doc:"Memory that one evaluation inside the storage may hold."`
 	FutureLimit      time.Duration `koanf:"futureLimit" doc:"Samples further ahead of the clock are refused; at most 1h."`
+
+	DiscoveryCacheBytes int64 `koanf:"discoveryCacheBytes" doc:"Memory of kept answers of look-ups (label names, values, series); a change of the index is seen at once all the same. 0 keeps none."`
 }
 
 // ClickHouseConfig sets the cluster backend.
@@ -77,6 +79,9 @@ type ClickHouseConfig struct {
 	FlushAge      time.Duration `koanf:"flushAge" doc:"Age at which a write buffer is sent."`
 	FsyncInserts  bool          `koanf:"fsyncInserts" doc:"Tables are created with fsync_after_insert: an acknowledged write survives a power cut of the ClickHouse host."`
 	RetentionDays int           `koanf:"retentionDays" doc:"Days that samples are kept where no retention policy matches; 0 keeps for ever."`
+
+	DiscoveryCacheBytes int64         `koanf:"discoveryCacheBytes" doc:"Memory of kept answers of look-ups (label names, values, series, metadata); what this process changes is seen at once all the same. 0 keeps none."`
+	DiscoveryCacheAge   time.Duration `koanf:"discoveryCacheAge" doc:"How long a kept answer may not show what other processes changed."`
 }
 
 // AuthConfig sets authentication; it is on as soon as a key is configured.
@@ -170,8 +175,12 @@ func DefaultConfig() Config {
 			Badger: BadgerConfig{
 				Dir: "./data", WALSync: "os", RetentionDays: 30, MinFreeBytes: 256 << 20, HeadMaxBytes: 512 << 20,
 				SnapshotInterval: 5 * time.Minute, MaxEvaluateBytes: 1 << 30, FutureLimit: time.Hour,
+				DiscoveryCacheBytes: 32 << 20,
 			},
-			ClickHouse: ClickHouseConfig{MigrateSchema: true, FlushRows: 100_000, FlushAge: 20 * time.Millisecond, RetentionDays: 30},
+			ClickHouse: ClickHouseConfig{
+				MigrateSchema: true, FlushRows: 100_000, FlushAge: 20 * time.Millisecond, RetentionDays: 30,
+				DiscoveryCacheBytes: 32 << 20, DiscoveryCacheAge: 5 * time.Second,
+			},
 		},
 		Auth:    AuthConfig{Leeway: 30 * time.Second},
 		Tenancy: TenancyConfig{Header: "X-Scope-OrgID", Default: "default", Create: "auto"},
@@ -226,14 +235,19 @@ func (c *Config) Validate() error {
 		"query.maxConcurrent": int64(c.Query.MaxConcurrent), "query.maxSamples": int64(c.Query.MaxSamples),
 		"query.lookback": int64(c.Query.Lookback), "write.maxDecodedBytes": c.Write.MaxDecodedBytes,
 		"limits.reload":              int64(c.Limits.Reload),
-		"metrics.selfScrapeInterval": int64(c.Metrics.SelfScrapeInterval),
+		"metrics.selfScrapeInterval": int64(c.Metrics.SelfScrapeInterval), "storage.clickhouse.discoveryCacheAge": int64(c.Storage.ClickHouse.DiscoveryCacheAge),
 	} {
 		if v <= 0 {
 			bad(key, "must be positive, it is %d", v)
 		}
 	}
-	if c.Limits.Processes < 0 {
-		bad("limits.processes", "must not be negative, it is %d", c.Limits.Processes)
+	for key, v := range map[string]int64{
+		"limits.processes": int64(c.Limits.Processes), "storage.badger.discoveryCacheBytes": c.Storage.Badger.DiscoveryCacheBytes,
+		"storage.clickhouse.discoveryCacheBytes": c.Storage.ClickHouse.DiscoveryCacheBytes,
+	} {
+		if v < 0 {
+			bad(key, "must not be negative, it is %d", v)
+		}
 	}
 	if c.Metrics.CensusInterval < 0 {
 		bad("metrics.censusInterval", "must not be negative, it is %s", c.Metrics.CensusInterval)

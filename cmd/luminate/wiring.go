@@ -59,6 +59,7 @@ func badgerConfig(cfg *Config) badger.Config {
 	c.Dir, c.WALSync, c.RetentionDays = b.Dir, b.WALSync, b.RetentionDays
 	c.MaxBytes, c.MinFreeBytes, c.HeadMaxBytes = b.MaxBytes, b.MinFreeBytes, b.HeadMaxBytes
 	c.SnapshotInterval, c.FutureLimit, c.MaxEvaluateBytes = b.SnapshotInterval, b.FutureLimit, b.MaxEvaluateBytes
+	c.DiscoveryCacheBytes = b.DiscoveryCacheBytes
 	return c
 }
 
@@ -67,6 +68,7 @@ func clickhouseConfig(cfg *Config) clickhouse.Config {
 	c.DSN, c.Shards, c.PasswordFile, c.Cluster = from.DSN, from.Shards, from.PasswordFile, from.Cluster
 	c.MigrateSchema, c.FsyncInserts, c.RetentionDays = from.MigrateSchema, from.FsyncInserts, from.RetentionDays
 	c.FlushRows, c.FlushAge, c.BackupTo, c.CAFile = from.FlushRows, from.FlushAge, from.BackupTo, from.CAFile
+	c.DiscoveryCacheBytes, c.DiscoveryCacheAge = from.DiscoveryCacheBytes, from.DiscoveryCacheAge
 	return c
 }
 

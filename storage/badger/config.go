@@ -54,6 +54,9 @@ type Config struct {
 	// MaxEvaluateBytes bounds the memory that one Evaluate takes for its groups, steps
 	// and values.
 	MaxEvaluateBytes int64
+	// DiscoveryCacheBytes bounds the answers of LabelNames, LabelValues and
+	// SelectLabels that are kept; 0 keeps none.
+	DiscoveryCacheBytes int64
 
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
@@ -68,6 +71,7 @@ func DefaultConfig() Config {
 		HeadMaxBytes: 512 << 20, CloseAfter: time.Hour, MaintenanceInterval: 15 * time.Second,
 		MinFreeBytes: 256 << 20, QueueSamples: 4 << 20, QueueRequests: 4096,
 		ExemplarsPerSeries: 100, MaxExemplars: 10_000, MaxEvaluateBytes: 1 << 30,
+		DiscoveryCacheBytes: 32 << 20,
 	}
 }
 
@@ -111,8 +115,8 @@ func (c Config) Validate() error {
 			bad("%s: must be positive, it is %d", n.name, n.v)
 		}
 	}
-	if c.FutureLimit < 0 || c.MaxBytes < 0 || c.MinFreeBytes < 0 {
-		bad("futureLimit, maxBytes, minFreeBytes: must not be negative")
+	if c.FutureLimit < 0 || c.MaxBytes < 0 || c.MinFreeBytes < 0 || c.DiscoveryCacheBytes < 0 {
+		bad("futureLimit, maxBytes, minFreeBytes, discoveryCacheBytes: must not be negative")
 	}
 	if len(errs) == 0 {
 		return nil

@@ -202,6 +202,7 @@ func (db *DB) addTombstone(p *partition, t tombstone) error {
 	}
 	next = append(next, t)
 	p.tombstones.Store(&next)
+	p.changed()
 	return nil
 }
 
@@ -361,6 +362,7 @@ func (db *DB) forget(p *partition) {
 		db.openSeries.Add(-int64(p.idx.SeriesCount()))
 	}
 	p.idx, p.unlogged, p.unpersisted = index.NewMem(), nil, nil
+	p.changed()
 	p.mu.Unlock()
 	db.head.mu.Lock()
 	db.head.forget(p)

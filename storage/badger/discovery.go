@@ -14,6 +14,7 @@ import (
 	"github.com/luminate/luminate/storage"
 	"github.com/luminate/luminate/storage/badger/internal/block"
 	"github.com/luminate/luminate/storage/badger/internal/index"
+	"github.com/luminate/luminate/storage/internal/lookup"
 )
 
 // liveIDs returns the matching series of a partition that have samples on its day:
@@ -125,19 +126,19 @@ func (db *DB) discover(ctx context.Context, op string, t storage.Tenant, s stora
 // SelectLabels implements storage.Store, with the precision of a day.
 func (db *DB) SelectLabels(ctx context.Context, t storage.Tenant, s storage.Selection) iter.Seq2[storage.Labels, error] {
 	return func(yield func(storage.Labels, error) bool) {
-		var all []storage.Labels
-		err := db.discover(ctx, "select labels", t, s, func(r index.Reader, ids *roaring.Bitmap) error {
-			return r.ForEach(ctx, ids, func(_ uint32, _ index.Hash128, ls []byte) error {
-				all = append(all, storage.Labels(ls).Clone())
+		found, err := db.lookUp(ctx, t, lookUp{op: "select labels", s: s}, func(r index.Reader, ids *roaring.Bitmap) (a lookup.Answer, err error) {
+			err = r.ForEach(ctx, ids, func(_ uint32, _ index.Hash128, ls []byte) error {
+				a.Series = append(a.Series, storage.Labels(ls).Clone())
 				return nil
 			})
+			slices.SortFunc(a.Series, storage.CompareLabels)
+			return a, err
 		})
 		if err != nil {
 			yield(nil, err)
 			return
 		}
-		slices.SortFunc(all, storage.CompareLabels)
-		all = slices.CompactFunc(all, func(a, b storage.Labels) bool { return string(a) == string(b) })
+		all := found.Series
 		if s.Limit > 0 && len(all) > s.Limit {
 			all = all[:s.Limit]
 		}
@@ -147,7 +148,7 @@ func (db *DB) SelectLabels(ctx context.Context, t storage.Tenant, s storage.Sele
 			return
 		}
 		for _, ls := range all {
-			if !yield(ls, nil) {
+			if !yield(ls.Clone(), nil) { // the cache's own stay as they are
 				return
 			}
 		}
@@ -156,39 +157,31 @@ func (db *DB) SelectLabels(ctx context.Context, t storage.Tenant, s storage.Sele
 
 // LabelNames implements storage.Store.
 func (db *DB) LabelNames(ctx context.Context, t storage.Tenant, s storage.Selection) ([]string, error) {
-	return db.collect(ctx, "label names", t, s, func(r index.Reader, ids *roaring.Bitmap) ([]string, error) {
-		return r.LabelNames(ctx, ids)
+	return db.listValues(ctx, t, lookUp{op: "label names", s: s}, func(r index.Reader, ids *roaring.Bitmap) (a lookup.Answer, err error) {
+		a.Values, err = r.LabelNames(ctx, ids)
+		return a, err
 	})
 }
 
 // LabelValues implements storage.Store.
 func (db *DB) LabelValues(ctx context.Context, t storage.Tenant, name string, s storage.Selection) ([]string, error) {
-	return db.collect(ctx, "label values", t, s, func(r index.Reader, ids *roaring.Bitmap) ([]string, error) {
-		return r.LabelValues(ctx, name, ids, s.Limit)
+	return db.listValues(ctx, t, lookUp{op: "label values", label: name, s: s}, func(r index.Reader, ids *roaring.Bitmap) (a lookup.Answer, err error) {
+		a.Values, err = r.LabelValues(ctx, name, ids, s.Limit)
+		return a, err
 	})
 }
 
-// collect unites the sorted lists of the days.
-func (db *DB) collect(ctx context.Context, op string, t storage.Tenant, s storage.Selection, list func(index.Reader, *roaring.Bitmap) ([]string, error)) ([]string, error) {
-	var out []string
-	days := 0
-	err := db.discover(ctx, op, t, s, func(r index.Reader, ids *roaring.Bitmap) error {
-		some, err := list(r, ids)
-		out = append(out, some...)
-		days++
-		return err
-	})
+// listValues answers with a list of the caller's own.
+func (db *DB) listValues(ctx context.Context, t storage.Tenant, q lookUp, list listFunc) ([]string, error) {
+	found, err := db.lookUp(ctx, t, q, list)
 	if err != nil {
 		return nil, err
 	}
-	if days > 1 {
-		slices.Sort(out)
-		out = slices.Compact(out)
+	out := found.Values
+	if q.s.Limit > 0 && len(out) > q.s.Limit {
+		out = out[:q.s.Limit]
 	}
-	if s.Limit > 0 && len(out) > s.Limit {
-		out = out[:s.Limit]
-	}
-	return out, nil
+	return slices.Clone(out), nil
 }
 
 // Cardinality implements storage.Store. Over one day the index counts; over several,

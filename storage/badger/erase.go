@@ -121,6 +121,7 @@ func (db *DB) eraseFrom(ctx context.Context, p *partition, tombs []tombstone) er
 			}
 		}
 		p.tombstones.Store(&left)
+		p.changed()
 		return nil
 	})
 }

@@ -82,6 +82,7 @@ func newMetrics(reg prometheus.Registerer, db *DB) *metrics {
 	gauge("last_snapshot_timestamp_seconds", "When the last snapshot was made, Unix time; 0 before the first.", func() float64 { return float64(db.snapAt.Load()) / 1000 })
 	gauge("head_limit_bytes", "Memory of samples not yet in blocks at which they are written out early.", func() float64 { return float64(db.cfg.HeadMaxBytes) })
 	gauge("disk_free_bytes", "Free bytes of the data directory's file system.", func() float64 { return float64(db.disk.free.Load()) })
+	gauge("disk_size_bytes", "Size of the data directory's file system; 0 where it cannot be measured.", func() float64 { return float64(db.disk.total.Load()) })
 	gauge("disk_floor_bytes", "Free bytes below which writes are refused.", func() float64 { return float64(db.cfg.MinFreeBytes) })
 	gauge("open_partitions", "Days of tenants that are in memory.", func() float64 { return float64(db.openParts.Load()) })
 	gauge("open_series", "Series of the days that are in memory.", func() float64 { return float64(db.openSeries.Load()) })

@@ -22,6 +22,7 @@ import (
 	"github.com/luminate/luminate/storage/badger/internal/block"
 	"github.com/luminate/luminate/storage/badger/internal/index"
 	"github.com/luminate/luminate/storage/badger/internal/wal"
+	"github.com/luminate/luminate/storage/internal/lookup"
 )
 
 // formatVersion is the version of everything under the directory.
@@ -41,6 +42,7 @@ type DB struct {
 	cfg      Config
 	logger   *slog.Logger
 	met      *metrics
+	lookups  *lookup.Cache
 	kv       *badgerdb.DB
 	lock     *dirLock
 	hashSeed uint64
@@ -119,6 +121,7 @@ func Open(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*DB, error) 
 	db.head.ready = db.flush.add
 	db.disk.init(db)
 	db.met = newMetrics(reg, db)
+	db.lookups = lookup.New(cfg.DiscoveryCacheBytes, "luminate_badger_", reg)
 	if err := db.open(); err != nil {
 		return nil, fmt.Errorf("open badger store %s: %w", cfg.Dir, errors.Join(err, db.release()))
 	}

@@ -176,6 +176,7 @@ func (db *DB) unload(p *partition, series uint64) error {
 	}
 	p.mu.Lock()
 	p.idx, p.unlogged, p.unpersisted, p.closedLSN = nil, nil, nil, lsn
+	p.changed()
 	p.mu.Unlock()
 	db.head.mu.Lock()
 	p.groups, p.exemplars = nil, exemplarStore{}

@@ -45,11 +45,13 @@ type partition struct {
 	exemplars  exemplarStore
 	lastWrite  atomic.Int64 // clock, ms
 	dropped    atomic.Bool
+	generation atomic.Uint64 // see changed
 }
 
 func newPartition(tn *tenant, day int32) *partition {
 	p := &partition{tenant: tn, day: day}
 	p.tombstones.Store(&[]tombstone{})
+	p.changed()
 	return p
 }
 
@@ -154,6 +156,9 @@ func (p *partition) createMissing(r *request, pr *partRequest) error {
 			}
 		}
 		m.fill(pr, id)
+	}
+	if created > 0 {
+		p.changed()
 	}
 	p.mu.Unlock()
 	if len(r.rejected) > 0 {
@@ -260,6 +265,7 @@ func (db *DB) loadPartition(p *partition) error {
 	}
 	p.mu.Lock()
 	p.idx, p.seriesSeq = idx, rows
+	p.changed()
 	p.mu.Unlock()
 	db.head.mu.Lock()
 	p.groups = groups

@@ -32,6 +32,8 @@ type tenant struct {
 
 	policies atomic.Pointer[[]storage.RetentionPolicy] // sorted, never changed in place
 
+	generations atomic.Uint64 // the last that a partition's index got
+
 	lastWrite atomic.Int64
 	written   atomic.Int64  // samples since start
 	rate      atomic.Uint64 // float bits, samples per second over the last maintenance interval

@@ -252,6 +252,7 @@ func (s *Store) cleanTenant(ctx context.Context, tenant string) (int, error) {
 	if metrics == 0 {
 		return 0, nil
 	}
+	s.discovery.changed(tenant)
 	return metrics, s.writeReceipt(ctx, receipt{tenant: tenant, kind: deleteCleanup, DeleteReceipt: storage.DeleteReceipt{ID: newToken(), CreatedAt: s.cfg.now()}})
 }
 

@@ -81,6 +81,11 @@ type Config struct {
 	MaxSelectedSeries int
 	// MaxExemplars bounds the exemplars that one query returns.
 	MaxExemplars int
+	// DiscoveryCacheBytes bounds the answers of LabelNames, LabelValues, SelectLabels and
+	// Metadata that are kept, DiscoveryCacheAge how long they do not show what other
+	// processes changed; 0 bytes keep none.
+	DiscoveryCacheBytes int64
+	DiscoveryCacheAge   time.Duration
 	// SettingsAge is how long retention policies are used before they are read again.
 	SettingsAge time.Duration
 
@@ -100,7 +105,7 @@ func DefaultConfig() Config {
 		ReadConns: 16, WriteConns: 4, DialTimeout: 5 * time.Second, QueryTimeout: time.Minute,
 		MaxQueryMemory: 8 << 30, MaxRowsToRead: 20_000_000_000, MaxResultRows: 500_000_000,
 		SelectBuffer: 4_000_000, MaxSelectedSeries: 5_000_000, MaxExemplars: 10_000,
-		SettingsAge: time.Second,
+		DiscoveryCacheBytes: 32 << 20, DiscoveryCacheAge: 5 * time.Second, SettingsAge: time.Second,
 	}
 }
 
@@ -142,11 +147,14 @@ func (c Config) Validate() error {
 		{"insertTimeout", int64(c.InsertTimeout)}, {"maxCachedSeries", int64(c.MaxCachedSeries)}, {"seriesCacheAge", int64(c.SeriesCacheAge)},
 		{"readConns", int64(c.ReadConns)}, {"writeConns", int64(c.WriteConns)}, {"dialTimeout", int64(c.DialTimeout)},
 		{"queryTimeout", int64(c.QueryTimeout)}, {"selectBuffer", int64(c.SelectBuffer)}, {"maxSelectedSeries", int64(c.MaxSelectedSeries)},
-		{"maxExemplars", int64(c.MaxExemplars)},
+		{"maxExemplars", int64(c.MaxExemplars)}, {"discoveryCacheAge", int64(c.DiscoveryCacheAge)},
 	} {
 		if p.v <= 0 {
 			bad("clickhouse: %s must be positive, it is %d", p.name, p.v)
 		}
+	}
+	if c.DiscoveryCacheBytes < 0 {
+		bad("clickhouse: discoveryCacheBytes must not be negative, it is %d", c.DiscoveryCacheBytes)
 	}
 	if c.FlushAgeMax < c.FlushAge {
 		bad("clickhouse: flushAgeMax %s is below flushAge %s", c.FlushAgeMax, c.FlushAge)

@@ -47,6 +47,7 @@ func (s *Store) Delete(ctx context.Context, t storage.Tenant, q storage.Selectio
 		return storage.DeleteReceipt{}, translate(ctx, "delete", err)
 	}
 	r.MatchedSeries = uint64(len(rows))
+	defer s.discovery.changed(t.String())
 	if err := s.writeReceipt(ctx, r); err != nil {
 		return storage.DeleteReceipt{}, translate(ctx, "delete", err)
 	}
@@ -131,6 +132,7 @@ func (s *Store) DeleteTenant(ctx context.Context, t storage.Tenant) error {
 	if err := s.enter(ctx, "delete tenant", t); err != nil {
 		return err
 	}
+	defer s.discovery.changed(t.String())
 	r := receipt{tenant: t.String(), kind: deleteTenant, DeleteReceipt: storage.DeleteReceipt{ID: newToken(), CreatedAt: s.cfg.now()}}
 	if err := s.writeReceipt(ctx, r); err != nil {
 		return translate(ctx, "delete tenant", err)

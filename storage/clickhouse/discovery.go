@@ -9,16 +9,17 @@ import (
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 
 	"github.com/luminate/luminate/storage"
+	"github.com/luminate/luminate/storage/internal/lookup"
 )
 
 // LabelNames implements storage.Store.
 func (s *Store) LabelNames(ctx context.Context, t storage.Tenant, q storage.Selection) ([]string, error) {
-	return s.listValues(ctx, "label names", t, q, func(*params) (string, fragments) { return "read/label_names", fragments{} })
+	return s.listValues(ctx, "label names", "", t, q, func(*params) (string, fragments) { return "read/label_names", fragments{} })
 }
 
 // LabelValues implements storage.Store.
 func (s *Store) LabelValues(ctx context.Context, t storage.Tenant, name string, q storage.Selection) ([]string, error) {
-	return s.listValues(ctx, "label values", t, q, func(p *params) (string, fragments) {
+	return s.listValues(ctx, "label values", name, t, q, func(p *params) (string, fragments) {
 		if name == storage.MetricName {
 			return "read/label_values_of_metric", fragments{}
 		}
@@ -26,27 +27,38 @@ func (s *Store) LabelValues(ctx context.Context, t storage.Tenant, name string, 
 	})
 }
 
-// listValues runs a discovery statement on every shard and merges the answers.
-func (s *Store) listValues(ctx context.Context, op string, t storage.Tenant, q storage.Selection, statement func(*params) (string, fragments)) ([]string, error) {
+// listValues answers a look-up out of the cache, or by a statement on every shard.
+func (s *Store) listValues(ctx context.Context, op, label string, t storage.Tenant, q storage.Selection, statement func(*params) (string, fragments)) ([]string, error) {
 	if err := s.enter(ctx, op, t); err != nil {
 		return nil, err
 	}
 	if err := q.Validate(); err != nil {
 		return nil, err
 	}
+	key := s.discovery.key(t.String(), op).Text(label)
 	sel, empty, err := s.plan(ctx, t, q.Matchers, q.MinT, q.MaxT)
 	if err != nil || empty {
 		return nil, translate(ctx, op, err)
 	}
+	a, err := s.discovery.ask(selectionKey(key, sel, q.Limit), func() (a lookup.Answer, err error) {
+		a.Values, err = s.findValues(ctx, sel, q.Limit, statement)
+		return a, err
+	})
+	return slices.Clone(a.Values), translate(ctx, op, err)
+}
+
+// findValues runs a discovery statement on every shard and merges the answers.
+func (s *Store) findValues(ctx context.Context, sel selection, limit int, statement func(*params) (string, fragments)) ([]string, error) {
 	var mu sync.Mutex
 	var all []string
-	err = s.onShards(ctx, func(ctx context.Context, sh *shard) error {
+	err := s.onShards(ctx, func(ctx context.Context, sh *shard) error {
 		var p params
 		name, f := statement(&p)
-		if f["Where"], err = s.discoveryWhere(ctx, &p, sh, sel); err != nil {
+		where, err := s.discoveryWhere(ctx, &p, sh, sel)
+		if err != nil {
 			return err
 		}
-		f["Limit"] = p.i64(int64(s.listLimit(q.Limit)))
+		f["Where"], f["Limit"] = where, p.i64(int64(s.listLimit(limit)))
 		return s.each(ctx, sh, render(name, f), p.args, func(r driver.Rows) error {
 			var v string
 			err := r.Scan(&v)
@@ -57,12 +69,12 @@ func (s *Store) listValues(ctx context.Context, op string, t storage.Tenant, q s
 		})
 	})
 	if err != nil {
-		return nil, translate(ctx, op, err)
+		return nil, err
 	}
 	slices.Sort(all)
 	all = slices.Compact(all)
-	if q.Limit > 0 && len(all) > q.Limit {
-		all = all[:q.Limit]
+	if limit > 0 && len(all) > limit {
+		all = all[:limit]
 	}
 	return all, nil
 }

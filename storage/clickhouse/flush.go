@@ -70,6 +70,7 @@ func (s *Store) storeBlock(ctx context.Context, b *block) error {
 	for set := range b.sets {
 		if epochs[set.tenant] != set.epoch {
 			s.series.setEpochs(epochs)
+			s.discovery.changed(set.tenant)
 			return errStaleCache
 		}
 	}
@@ -129,6 +130,13 @@ func (s *Store) storeSeries(ctx context.Context, sh *shard, b *block) error {
 		days[i], names[i], kv[i] = int32(b.day), x.names, x.kv
 	}
 	err := s.insert(ctx, sh, render("write/insert_series", nil), newToken(), []any{tenants, metrics, locs, ids, days, names, kv, repeat(b.class, n)})
+	told := ""
+	for _, tenant := range tenants { // on an error too: the rows may be there
+		if tenant != told {
+			s.discovery.changed(tenant)
+			told = tenant
+		}
+	}
 	if err == nil {
 		s.metrics.rows.WithLabelValues("series").Add(float64(n))
 	}

@@ -77,6 +77,7 @@ func (s *Store) storeMetadata(ctx context.Context, t storage.Tenant, ms []storag
 		units, helps = append(units, m.Unit), append(helps, m.Help)
 	}
 	err := s.insert(ctx, s.home(), render("write/insert_metadata", nil), newToken(), []any{tenants, metrics, types, units, helps})
+	s.discovery.changed(t.String())
 	if err == nil {
 		s.metadata.stored(t.String(), news)
 	}
@@ -88,6 +89,11 @@ func (s *Store) Metadata(ctx context.Context, t storage.Tenant, q storage.Metada
 	if err := s.enter(ctx, "metadata", t); err != nil {
 		return nil, err
 	}
+	out, err := s.listMetadata(ctx, t, q)
+	return out, translate(ctx, "metadata", err)
+}
+
+func (s *Store) readMetadata(ctx context.Context, t storage.Tenant, q storage.MetadataQuery) ([]storage.Metadata, error) {
 	var p params
 	where := "tenant = " + p.str(t.String())
 	if q.Metric != "" {
@@ -103,5 +109,5 @@ func (s *Store) Metadata(ctx context.Context, t storage.Tenant, q storage.Metada
 		out = append(out, m)
 		return err
 	})
-	return out, translate(ctx, "metadata", err)
+	return out, err
 }

@@ -127,6 +127,7 @@ func (s *Store) writePolicy(ctx context.Context, op string, t storage.Tenant, p 
 	err := s.insert(ctx, s.home(), render("write/insert_retention", nil), newToken(),
 		[]any{[]string{t.String()}, []string{p.Metric}, []uint32{uint32(p.Days)}, []uint8{removed}})
 	s.policies.forget(t.String())
+	s.discovery.changed(t.String())
 	return translate(ctx, op, err)
 }
 

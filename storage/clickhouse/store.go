@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/luminate/luminate/storage"
+	"github.com/luminate/luminate/storage/internal/lookup"
 )
 
 // Store is the ClickHouse backend.
@@ -28,6 +29,8 @@ type Store struct {
 	metadata *metadataCache
 	activity *activity
 	vigil    vigil
+
+	discovery *discovery
 
 	stop    chan struct{} // ends the watchers
 	workers sync.WaitGroup
@@ -53,6 +56,7 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger, reg prometheus.Regi
 		return nil, err
 	}
 	s.log, s.metrics = log, newMetrics(reg)
+	s.discovery = newDiscovery(lookup.New(cfg.DiscoveryCacheBytes, "luminate_clickhouse_", reg), cfg)
 	s.buffer = newBuffer(cfg, s.sendBlock)
 	registerLoad(reg, s)
 	if err := s.prepare(ctx); err != nil {
@@ -88,6 +92,7 @@ func openShards(cfg Config) (*Store, error) {
 	s.policies = &policyCache{}
 	s.metadata = newMetadataCache()
 	s.activity = newActivity(cfg)
+	s.discovery = newDiscovery(nil, cfg)
 	return s, nil
 }
 

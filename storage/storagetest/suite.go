@@ -51,6 +51,7 @@ func Run(t *testing.T, newStore func(t testing.TB) storage.Store, opts Options) 
 		{"zero tenant is refused everywhere", s.testZeroTenant},
 		{"refusals name their samples", s.testRefusals},
 		{"discovery", s.testDiscovery},
+		{"discovery is current", s.testDiscoveryIsCurrent},
 		{"selection limits", s.testLimits},
 		{"estimate", s.testEstimate},
 		{"cardinality", s.testCardinality},
