@@ -83,7 +83,8 @@ type Store interface {
 	// Health tells whether the store can serve, quickly and without side effects.
 	Health(ctx context.Context) Health
 
-	// Backup writes a verified archive of everything to w.
+	// Backup writes a verified archive of everything to w; where the database takes
+	// backups itself, it has it take one and writes the manifest, with counts and hashes.
 	Backup(ctx context.Context, w io.Writer) (BackupReport, error)
 
 	// Close makes everything durable and releases it. It is idempotent.
@@ -157,7 +158,8 @@ type Health struct {
 	Error         string // why the status is not ok
 }
 
-// BackupReport tells what an archive holds.
+// BackupReport tells what an archive holds: Bytes and SHA256 are of what was written
+// to w, Entries of what was backed up.
 type BackupReport struct {
 	Bytes   uint64
 	Entries uint64
