@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 
@@ -138,8 +139,11 @@ func TestDamagedBackupIsRefused(t *testing.T) {
 	cfg, model, manifest, now := backedUp(t, 1)
 	folder := cfg.BackupTo[len("File('") : len(cfg.BackupTo)-len("')")]
 	other := cfg
-	refused := 0
-	for i, f := range filesOf(t, folder, 12) {
+	refused, files := 0, 12
+	if n, err := strconv.Atoi(os.Getenv("LUMINATE_TEST_DAMAGED_BACKUPS")); err == nil {
+		files = n
+	}
+	for i, f := range filesOf(t, folder, files) {
 		other.Shards = databases(t, 1)
 		restoreBits := flipBit(t, f, i)
 		_, err := restoreInto(t, other, manifest, false)
@@ -154,8 +158,9 @@ func TestDamagedBackupIsRefused(t *testing.T) {
 		t.Logf("%s: %v", f, err)
 		restoreBits()
 	}
-	if refused == 0 {
-		t.Error("nothing was refused")
+	t.Logf("%d of %d damaged backups were refused, the others came back whole", refused, files)
+	if refused < files/2 {
+		t.Errorf("only %d of %d damaged backups were refused", refused, files)
 	}
 	for i := range 40 {
 		bad := bytes.Clone(manifest)
@@ -181,7 +186,7 @@ func filesOf(t *testing.T, dir string, n int) (out []string) {
 		}
 		return err
 	})
-	if err != nil || len(all) < n {
+	if err != nil || len(all) == 0 {
 		t.Fatalf("%d files in %s: %v", len(all), dir, err)
 	}
 	for i := range n {
