@@ -44,6 +44,9 @@ func Restore(ctx context.Context, cfg Config, m *Manifest, force bool, log *slog
 	if m.SchemaVersion != schemaVersion {
 		return r, storage.Errorf(storage.KindInvalid, "restore", "the backup has schema version %s, this program knows %s", m.SchemaVersion, schemaVersion)
 	}
+	if err := o.sameBackup(ctx, m); err != nil {
+		return r, translate(ctx, "restore", err)
+	}
 	if err := o.makeRoom(ctx, force, &r); err != nil {
 		return r, translate(ctx, "restore", err)
 	}
@@ -67,6 +70,12 @@ func FetchManifest(ctx context.Context, cfg Config, name string) (m *Manifest, e
 		return nil, translate(ctx, "read manifest", err)
 	}
 	defer o.closePools()
+	m, err = o.fetch(ctx, name)
+	return m, translate(ctx, "read manifest", err)
+}
+
+// fetch restores the table that holds the manifest, reads it and drops it.
+func (o *operation) fetch(ctx context.Context, name string) (m *Manifest, err error) {
 	token := newToken()[:8]
 	table := stageOf(token, "manifest")
 	defer func() {
@@ -76,13 +85,27 @@ func FetchManifest(ctx context.Context, cfg Config, name string) (m *Manifest, e
 	}()
 	list := []string{fmt.Sprintf("TABLE %s.manifest AS %s", backupDatabase, table)}
 	if err := o.runAsync(ctx, o.home(), "backup/restore", list, name, "RESTORED"); err != nil {
-		return nil, translate(ctx, "read manifest", err)
+		return nil, err
 	}
 	var body string
 	if err := o.each(ctx, o.home(), render("backup/manifest", fragments{"Table": table}), nil, func(r driver.Rows) error { return r.Scan(&body) }); err != nil {
-		return nil, translate(ctx, "read manifest", err)
+		return nil, err
 	}
 	return ReadManifest(strings.NewReader(body))
+}
+
+// sameBackup demands that the backup at the destination has this very manifest.
+func (o *operation) sameBackup(ctx context.Context, m *Manifest) error {
+	there, err := o.fetch(ctx, m.Name)
+	if err != nil {
+		return fmt.Errorf("the manifest within the backup: %w", err)
+	}
+	want, err1 := m.encode()
+	have, err2 := there.encode()
+	if err := errors.Join(err1, err2); err != nil || string(want) != string(have) {
+		return storage.Errorf(storage.KindInvalid, "restore", "the backup %s at the destination has another manifest", m.Name)
+	}
+	return nil
 }
 
 // makeRoom leaves empty tables of the current schema, or an error where there is data.
