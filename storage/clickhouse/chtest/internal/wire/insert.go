@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ClickHouse/ch-go/proto"
+
 	"github.com/luminate/luminate/storage/clickhouse/chtest/internal/engine"
 )
 
@@ -32,7 +34,12 @@ func (c *session) external(name string, cols []Column, rows int) error {
 
 // insert answers an INSERT with the table's header, takes the client's blocks and
 // runs it. The rows go through a file: inline Native data breaks at a newline byte.
-func (c *session) insert(in insert, comp bool) error {
+// The query's settings stand in the statement, which costs nothing, where SET costs a
+// statement for each; a server reads them from the packet.
+func (c *session) insert(in insert, list []proto.Setting, comp bool) error {
+	if err := c.settings(nil); err != nil {
+		return err
+	}
 	cols, err := c.insertColumns(in)
 	if err != nil {
 		return err
@@ -55,14 +62,26 @@ func (c *session) insert(in insert, comp bool) error {
 		return err
 	}
 	m := c.marker()
-	q := m + "INSERT INTO " + in.target
-	if in.cols != "" {
-		q += " (" + in.cols + ")"
+	text := func(settings string) string {
+		q := m + "INSERT INTO " + in.target
+		if in.cols != "" {
+			q += " (" + in.cols + ")"
+		}
+		return q + " FROM INFILE " + quoteStr(path) + " " + settings + " FORMAT Native"
 	}
-	q += " FROM INFILE " + quoteStr(path) + " " + in.settings + " FORMAT Native"
 	begin := time.Now()
 	var st engine.Stats
-	err, canceled := c.guarded(m, func() (err error) { _, st, err = c.eng.Query(q, "Native"); return })
+	err, canceled := c.guarded(m, func() (err error) {
+		_, st, err = c.eng.Query(text(inStatement(in.settings, list)), "Native")
+		if err == nil || !strings.HasPrefix(err.Error(), "Code: 115.") {
+			return err
+		}
+		if err := c.settings(list); err != nil { // one is unknown: it may be unimportant
+			return err
+		}
+		_, st, err = c.eng.Query(text(in.settings), "Native")
+		return err
+	})
 	if canceled && !errors.Is(err, errGone) {
 		return nil
 	}
@@ -73,8 +92,49 @@ func (c *session) insert(in insert, comp bool) error {
 	return err
 }
 
-// insertColumns returns the columns that an INSERT expects.
-func (c *session) insertColumns(in insert) (cols []Column, err error) {
+// inStatement adds the packet's settings to the statement's own clause, which wins.
+func inStatement(clause string, list []proto.Setting) string {
+	var b strings.Builder
+	for _, s := range list {
+		if b.Len() == 0 {
+			b.WriteString("SETTINGS ")
+		} else {
+			b.WriteString(", ")
+		}
+		v := s.Value
+		if s.Custom {
+			v = unquoteDump(v)
+		}
+		b.WriteString("`" + s.Key + "` = " + quoteStr(v))
+	}
+	own := strings.TrimSpace(clause)
+	if own == "" {
+		return b.String()
+	}
+	if b.Len() == 0 {
+		return own
+	}
+	return b.String() + ", " + strings.TrimSpace(own[len("SETTINGS"):])
+}
+
+// insertColumns returns the columns that an INSERT expects, remembered until any
+// session changes a table.
+func (c *session) insertColumns(in insert) ([]Column, error) {
+	key := in.target + "\x00" + in.cols
+	if gen := c.changes.Load(); gen != c.columnsAt {
+		c.columns, c.columnsAt = map[string][]Column{}, gen
+	}
+	if cols, ok := c.columns[key]; ok {
+		return cols, nil
+	}
+	cols, err := c.findColumns(in)
+	if err == nil {
+		c.columns[key] = cols
+	}
+	return cols, err
+}
+
+func (c *session) findColumns(in insert) (cols []Column, err error) {
 	list, plain := names(in.cols)
 	if !plain {
 		return c.header("SELECT "+in.cols+" FROM "+in.target, nil)

@@ -66,9 +66,6 @@ func (c *session) query() error {
 	c.Log.Debug("query", "peer", c.nc.RemoteAddr().String(), "body", q.body, "settings", len(q.settings), "params", q.params)
 	temps, err := c.externals(q.compression)
 	if err == nil {
-		err = c.settings(q.settings)
-	}
-	if err == nil {
 		err = c.statement(q)
 	}
 	for _, t := range temps {
@@ -92,9 +89,15 @@ func (c *session) query() error {
 // statement runs the query's text: an INSERT that brings its rows, or anything else.
 func (c *session) statement(q query) error {
 	if in, ok := parseInsert(q.body); ok {
-		return c.insert(in, q.compression)
+		return c.insert(in, q.settings, q.compression)
+	}
+	if err := c.settings(q.settings); err != nil {
+		return err
 	}
 	kind := keyword(q.body)
+	if mayChange(kind) {
+		defer c.changes.Add(1)
+	}
 	body := stripFormat(q.body)
 	if kind == "INSERT" {
 		body = q.body
@@ -108,6 +111,15 @@ func (c *session) statement(q query) error {
 		c.sets = append(c.sets, q.body)
 	}
 	return err
+}
+
+// mayChange tells whether a statement may change a table, or which one a name means.
+func mayChange(kind string) bool {
+	switch kind {
+	case "SELECT", "WITH", "(", "FROM", "INSERT", "SET", "SHOW", "DESC", "DESCRIBE", "EXISTS", "EXPLAIN", "KILL":
+		return false
+	}
+	return true
 }
 
 // externals reads the external tables that follow a query, ended by an empty block.

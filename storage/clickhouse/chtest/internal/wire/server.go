@@ -30,6 +30,7 @@ type Server struct {
 	root    *engine.Conn // control session; keeps the engine up
 	rootMu  sync.Mutex
 	seq     atomic.Int64
+	changes atomic.Int64 // statements so far that may have changed a table
 	conns   sync.Map
 	wg      sync.WaitGroup
 	version [3]int

@@ -31,10 +31,13 @@ type session struct {
 	applied map[string]string // settings of the last query, still set in the engine session
 	sets    []string          // the client's own SET statements
 	w       walker
+
+	columns   map[string][]Column // of INSERTs, as of columnsAt
+	columnsAt int64
 }
 
 func (s *Server) serve(nc net.Conn) error {
-	c := &session{Server: s, nc: nc, br: bufio.NewReaderSize(nc, 1<<18), applied: map[string]string{}}
+	c := &session{Server: s, nc: nc, br: bufio.NewReaderSize(nc, 1<<18), applied: map[string]string{}, columnsAt: -1}
 	c.pr = proto.NewReader(c.br) // shares br: it is a bufio.Reader of enough size
 	c.dec = bufio.NewReaderSize(compress.NewReader(c.br), 1<<18)
 	c.cw = compress.NewWriter(compress.LevelZero, compress.LZ4)
