@@ -31,10 +31,8 @@ func (s *Store) Append(ctx context.Context, t storage.Tenant, b *storage.Batch) 
 		return storage.AppendResult{}, translate(ctx, "append", err)
 	}
 	for range maxStale {
-		a := &appender{s: s, tenant: t.String(), pol: pol, set: s.series.of(t.String()), parts: map[blockKey]*block{}, samples: len(b.Samples), now: s.cfg.now().UnixMilli()}
-		for i := range b.Series {
-			a.add(i, b.At(i))
-		}
+		a := &appender{s: s, tenant: t.String(), pol: pol, set: s.series.of(t.String()), parts: map[blockKey]*block{}, now: s.cfg.now().UnixMilli()}
+		a.addAll(b)
 		err = s.store(ctx, a)
 		if errors.Is(err, errStaleCache) {
 			s.metrics.staleCaches.Inc()
@@ -84,12 +82,17 @@ type appender struct {
 	set    *tenantSeries
 	parts  map[blockKey]*block
 	now    int64
-	// samples is how many the batch has, a guess at the size of a block.
-	samples int
-	res     storage.AppendResult
+	res    storage.AppendResult
+	// last is the block of the row before: neighbours mostly share it.
+	last *block
 
-	// The metric of the series before: neighbours often share it.
-	metric     string
+	metrics map[string]*metricWindow
+	metric  *metricWindow // of the present series
+}
+
+// metricWindow is what the samples of one metric share.
+type metricWindow struct {
+	name       any // a string, boxed once
 	mint, maxt int64
 	class      uint16
 }
@@ -97,83 +100,108 @@ type appender struct {
 // seriesKey is what the rows of one series share.
 type seriesKey struct {
 	labels storage.Labels
-	metric string
 	loc    uint32
 	id     uint64
 }
 
-func (a *appender) add(i int, v storage.BatchView) {
-	if err := v.Labels.Validate(); err != nil {
-		a.refuse(storage.Refusal{Series: i, Sample: -1, Reason: storage.ReasonInvalidLabels}, err.Error())
-		return
+// addAll adds every series. The set of known ones is held still meanwhile: a look-up
+// for each series would else lock it each time.
+func (a *appender) addAll(b *storage.Batch) {
+	a.set.mu.RLock()
+	defer a.set.mu.RUnlock()
+	for i := range b.Series {
+		a.add(i, b.At(i))
 	}
-	a.setMetric(v.Labels.Metric())
-	k := seriesKey{labels: v.Labels, metric: a.metric, id: xxh3.Hash(v.Labels)}
-	if a.s.locality != "" {
-		k.loc = locOf(v.Labels.Get(a.s.locality))
+}
+
+func (a *appender) add(i int, v storage.BatchView) {
+	k := seriesKey{labels: v.Labels, id: xxh3.Hash(v.Labels)}
+	metric := ""
+	for name, value := range v.Labels.All() {
+		if name == storage.MetricName {
+			metric = value
+		}
+		if name == a.s.locality {
+			k.loc = locOf(value)
+		}
+	}
+	a.metric = a.windowOf(metric)
+	// A series that is known to be stored has been valid: equal ids are equal bytes.
+	if !a.knows(k.id, v) {
+		if err := v.Labels.Validate(); err != nil {
+			a.refuse(storage.Refusal{Series: i, Sample: -1, Reason: storage.ReasonInvalidLabels}, err.Error())
+			return
+		}
 	}
 	for j, x := range v.Samples {
 		if !a.inWindow(i, j, x.T, v.Labels, false, false) {
 			continue
 		}
-		b := a.block(kindSamples, k, x.T)
-		b.images = append(b.images, storage.ValueImage(x.V))
-		st := int64(0)
+		p := a.row(kindSamples, &k, x.T)
+		p.images = append(p.images, storage.ValueImage(x.V))
 		if v.STs != nil {
-			st = v.STs[j]
+			p.addST(v.STs[j])
 		}
-		b.sts = append(b.sts, st)
 		a.res.Samples++
 	}
 	for j, h := range v.Histograms {
 		if !a.inWindow(i, j, h.T, v.Labels, true, false) {
 			continue
 		}
-		b := a.block(kindHistograms, k, h.T)
+		p := a.row(kindHistograms, &k, h.T)
 		data := storage.EncodeHistogram(nil, h)
-		b.images = append(b.images, xxh3.Hash(data))
-		b.sts = append(b.sts, h.ST)
-		b.data = append(b.data, string(data))
+		p.images = append(p.images, xxh3.Hash(data))
+		p.addST(h.ST)
+		p.data = append(p.data, string(data))
 		a.res.Histograms++
 	}
 	for j, e := range v.Exemplars {
 		if !a.inWindow(i, j, e.T, v.Labels, false, true) {
 			continue
 		}
-		b := a.block(kindExemplars, k, e.T)
-		b.images = append(b.images, storage.ValueImage(e.V))
-		b.data = append(b.data, string(e.Labels))
-		b.positions = append(b.positions, uint32(j))
+		p := a.row(kindExemplars, &k, e.T)
+		p.images = append(p.images, storage.ValueImage(e.V))
+		p.data = append(p.data, string(e.Labels))
+		p.positions = append(p.positions, uint32(j))
 		a.res.Exemplars++
 	}
 }
 
-// setMetric finds the window and retention class of a metric.
-func (a *appender) setMetric(metric string) {
-	if metric == a.metric && a.maxt != 0 {
-		return
+// knows tells whether the row of a series is stored for the day of its first sample.
+func (a *appender) knows(id uint64, v storage.BatchView) bool {
+	return len(v.Samples) > 0 && a.set.hasLocked(rowKey(id, dayOf(v.Samples[0].T), a.metric.class))
+}
+
+// windowOf finds the window and retention class of a metric.
+func (a *appender) windowOf(metric string) *metricWindow {
+	if w := a.metrics[metric]; w != nil {
+		return w
 	}
-	a.metric = strings.Clone(metric)
-	a.mint, a.maxt = max(a.pol.mint(a.metric, a.now), minTime), maxTime
+	metric = strings.Clone(metric)
+	w := &metricWindow{name: metric, mint: max(a.pol.mint(metric, a.now), minTime), maxt: maxTime, class: a.s.cfg.classOf(a.pol.days(metric))}
 	if limit := a.s.cfg.FutureLimit; limit > 0 {
-		a.maxt = min(a.maxt, a.now+limit.Milliseconds())
+		w.maxt = min(w.maxt, a.now+limit.Milliseconds())
 	}
-	a.class = a.s.cfg.classOf(a.pol.days(a.metric))
+	if a.metrics == nil {
+		a.metrics = map[string]*metricWindow{}
+	}
+	a.metrics[metric] = w
+	return w
 }
 
 func (a *appender) inWindow(i, j int, t int64, ls storage.Labels, hist, exemplar bool) bool {
 	r := storage.Refusal{Series: i, Sample: j, T: t, Histogram: hist, Exemplar: exemplar}
 	switch {
-	case t < a.mint:
+	case t < a.metric.mint:
 		r.Reason = storage.ReasonTooOld
-	case t > a.maxt:
+	case t > a.metric.maxt:
 		r.Reason = storage.ReasonTooFarAhead
 	default:
 		return true
 	}
 	msg := ""
 	if len(a.res.Refused) < storage.MaxNamedRefusals {
-		msg = fmt.Sprintf("sample of %s at %d is outside [%d, %d]", ls, t, a.mint, a.maxt)
+		msg = fmt.Sprintf("sample of %s at %d is outside [%d, %d]", ls, t, a.metric.mint, a.metric.maxt)
 	}
 	a.refuse(r, msg)
 	return false
@@ -186,46 +214,51 @@ func (a *appender) refuse(r storage.Refusal, msg string) {
 	a.res.Refused = append(a.res.Refused, r)
 }
 
-// block returns the block of a row and fills the columns that every table has.
-func (a *appender) block(kind rowKind, k seriesKey, t int64) *block {
-	key := blockKey{shard: a.s.shardOf(k.id), kind: kind, day: dayOf(t), class: a.class}
+// row adds a row to its block, in the columns that every table has.
+func (a *appender) row(kind rowKind, k *seriesKey, t int64) *piece {
+	key := blockKey{shard: a.s.shardOf(k.id), kind: kind, day: dayOf(t), class: a.metric.class}
+	b := a.last
+	if b == nil || b.blockKey != key {
+		b = a.block(key)
+		a.last = b
+	}
+	p := b.pieces[0]
+	n := len(p.ids)
+	if n == 0 || p.ids[n-1] != k.id {
+		a.announce(b, k)
+		if last := len(p.metrics) - 1; last < 0 || p.metrics[last].name != a.metric.name {
+			p.metrics = append(p.metrics, metricRun{name: a.metric.name})
+		}
+	}
+	p.metrics[len(p.metrics)-1].until = n + 1
+	p.locs = append(p.locs, k.loc)
+	p.ids = append(p.ids, k.id)
+	p.times = append(p.times, t)
+	return p
+}
+
+// block returns the batch's block of a partition.
+func (a *appender) block(key blockKey) *block {
 	b := a.parts[key]
 	if b == nil {
-		b = &block{blockKey: key, inNew: map[uint64]bool{}, sets: map[*tenantSeries]struct{}{a.set: {}}}
-		b.reserve(min(a.samples, maxReserved))
+		p := pieces.Get().(*piece)
+		p.tenant = a.tenant
+		b = &block{blockKey: key, pieces: []*piece{p}, requests: 1, sets: map[*tenantSeries]struct{}{a.set: {}}}
 		a.parts[key] = b
 	}
-	if n := len(b.ids); n == 0 || b.ids[n-1] != k.id {
-		a.announce(b, k)
-	}
-	b.tenants = append(b.tenants, a.tenant)
-	b.metrics = append(b.metrics, k.metric)
-	b.locs = append(b.locs, k.loc)
-	b.ids = append(b.ids, k.id)
-	b.times = append(b.times, t)
 	return b
 }
 
-// maxReserved bounds the rows that a block makes room for at once: most batches fall
-// into one partition, a backfill into many.
-const maxReserved = 10_000
-
-func (b *block) reserve(n int) {
-	b.tenants, b.metrics = make([]string, 0, n), make([]string, 0, n)
-	b.locs, b.ids, b.times = make([]uint32, 0, n), make([]uint64, 0, n), make([]int64, 0, n)
-	b.images, b.sts = make([]uint64, 0, n), make([]int64, 0, n)
-}
-
 // announce adds the series' row to the block unless it is known to be stored.
-func (a *appender) announce(b *block, k seriesKey) {
+func (a *appender) announce(b *block, k *seriesKey) {
 	row := rowKey(k.id, b.day, b.class)
-	if b.inNew[row] || a.set.has(row) {
+	if a.set.hasLocked(row) || b.inNew[row] {
 		return
 	}
-	n := newSeries{tenant: a.tenant, metric: k.metric, loc: k.loc, id: k.id, key: row, set: a.set}
-	for name, value := range k.labels.All() {
-		n.names = append(n.names, strings.Clone(name))
-		n.kv = append(n.kv, pairOf(name, value))
+	metric, _ := a.metric.name.(string)
+	n := newSeries{tenant: a.tenant, metric: metric, labels: k.labels.Clone(), loc: k.loc, id: k.id, key: row, set: a.set}
+	if b.inNew == nil {
+		b.inNew = map[uint64]bool{}
 	}
 	b.inNew[row] = true
 	b.series = append(b.series, n)

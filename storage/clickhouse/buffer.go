@@ -32,63 +32,79 @@ type blockKey struct {
 // newSeries is a row for table series, which must be stored before the block.
 type newSeries struct {
 	tenant, metric string
+	labels         storage.Labels
 	loc            uint32
 	id             uint64
-	names, kv      []string
 	key            uint64
 	set            *tenantSeries
 }
 
-// block gathers the rows of several requests. Columns are filled under the buffer's
-// lock; once sealed only the sender touches them, until done is closed.
+// block gathers the rows of several requests, each as it came. It is filled under the
+// buffer's lock; once sealed only the sender touches it, until done is closed.
 type block struct {
 	blockKey
-	token string
-
-	tenants, metrics []string
-	locs             []uint32
-	ids              []uint64
-	times            []int64
-	images           []uint64 // histograms: digests
-	sts              []int64
-	data             []string // histograms: messages; exemplars: labels
-	positions        []uint32
+	token    string
+	pieces   []*piece
+	count    int // rows in pieces, once the block is in the buffer
+	requests int
 
 	series []newSeries
 	inNew  map[uint64]bool            // keys of series
 	sets   map[*tenantSeries]struct{} // what "known" was judged by
 
-	more  []*block // rows of further requests; of these only the columns are used
-	count int      // rows in more
-
-	timer *time.Timer
-	done  chan struct{}
-	err   error
+	opened time.Time
+	timer  *time.Timer
+	done   chan struct{}
+	err    error
 }
 
-func (b *block) rows() int { return len(b.ids) + b.count }
+func (b *block) rows() int {
+	n := 0
+	for _, p := range b.pieces {
+		n += len(p.ids)
+	}
+	return n
+}
 
-// buffer merges requests into blocks and hands them to send: a block goes out when it
-// is full, or when its partition's last one is a flush age ago. So a lone request
-// waits for nothing, and a stream of small ones makes few parts.
+// lane is a partition's stream of blocks.
+type lane struct {
+	open               *block // nil: no row waits
+	inFlight           int
+	lastSent, lastDone time.Time
+	// expected is how many requests the open block may get soon: those that waited when
+	// the last block was answered, and one of each sender who had that answer.
+	expected int
+}
+
+// buffer merges requests into blocks and hands them to send. A full block goes out at
+// once. One that is not goes out when its lane has none on the way, the last was sent a
+// flush age ago, and the senders of the last one are back or late. So a lone request
+// waits for nothing; a stream of small ones makes few parts; the slower ClickHouse is,
+// the larger are the blocks.
 type buffer struct {
 	maxRows   int
 	maxQueued int
+	maxAge    time.Duration // a block waits no longer for those on the way
 	send      func(*block)
 	age       atomic.Int64 // nanoseconds
 
-	mu       sync.Mutex
-	blocks   map[blockKey]*block
-	lastSent map[blockKey]time.Time
-	queued   int // rows in blocks that are not yet stored
-	closed   bool
-	senders  sync.WaitGroup
+	mu      sync.Mutex
+	lanes   map[blockKey]*lane
+	queued  int // rows in blocks that are not yet stored
+	closed  bool
+	senders sync.WaitGroup
 }
+
+// maxLanes bounds the lanes that are remembered: a backfill has one for each day.
+const maxLanes = 10_000
+
+// late is how long after the last answer a sender is waited for.
+const late = 10 * time.Millisecond
 
 func newBuffer(cfg Config, send func(*block)) *buffer {
 	b := &buffer{
-		maxRows: cfg.FlushRows, maxQueued: cfg.MaxBufferedRows, send: send,
-		blocks: map[blockKey]*block{}, lastSent: map[blockKey]time.Time{},
+		maxRows: cfg.FlushRows, maxQueued: cfg.MaxBufferedRows, maxAge: cfg.FlushAgeMax, send: send,
+		lanes: map[blockKey]*lane{},
 	}
 	b.age.Store(int64(cfg.FlushAge))
 	return b
@@ -119,31 +135,50 @@ func (b *buffer) add(parts map[blockKey]*block) ([]*block, error) {
 	return waits, nil
 }
 
-// mergeLocked adds p to its partition's open block, or makes it that block.
+// mergeLocked adds p to its lane's open block, or makes it that block.
 func (b *buffer) mergeLocked(key blockKey, p *block) *block {
-	open := b.blocks[key]
+	l := b.lanes[key]
+	if l == nil {
+		b.forgetLocked()
+		l = &lane{}
+		b.lanes[key] = l
+	}
+	p.count = p.rows()
+	open := l.open
 	if open == nil {
 		open = p
-		open.done, open.token = make(chan struct{}), newToken()
-		b.blocks[key] = open
-		wait := time.Duration(b.age.Load()) - time.Since(b.lastSent[key])
-		open.timer = time.AfterFunc(max(wait, 0), func() { b.flush(open) })
+		open.done, open.token, open.opened = make(chan struct{}), newToken(), time.Now()
+		l.open = open
 	} else {
 		open.take(p)
 	}
-	if open.rows() >= b.maxRows {
-		b.sealLocked(open)
-	}
+	b.planLocked(l)
 	return open
+}
+
+// forgetLocked makes room where many lanes are remembered.
+func (b *buffer) forgetLocked() {
+	if len(b.lanes) < maxLanes {
+		return
+	}
+	for key, l := range b.lanes {
+		if l.open == nil && l.inFlight == 0 {
+			delete(b.lanes, key)
+		}
+	}
 }
 
 // take adds another request's rows. They stay where they are: the driver takes a
 // column in several pieces.
 func (b *block) take(p *block) {
-	b.more = append(b.more, p)
-	b.count += p.rows()
+	b.pieces = append(b.pieces, p.pieces...)
+	b.count += p.count
+	b.requests += p.requests
 	for _, n := range p.series {
 		if !b.inNew[n.key] {
+			if b.inNew == nil {
+				b.inNew = map[uint64]bool{}
+			}
 			b.inNew[n.key] = true
 			b.series = append(b.series, n)
 		}
@@ -153,27 +188,70 @@ func (b *block) take(p *block) {
 	}
 }
 
-// flush sends a block when its time has come, unless it went out before.
-func (b *buffer) flush(open *block) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.blocks[open.blockKey] == open {
-		b.sealLocked(open)
+// planLocked sends the lane's open block, or sets the time at which it is looked at
+// again. It is called whenever something changes.
+func (b *buffer) planLocked(l *lane) {
+	open := l.open
+	if open == nil {
+		return
+	}
+	due := l.lastSent.Add(time.Duration(b.age.Load()))
+	if open.requests < l.expected {
+		due = later(due, l.lastDone.Add(late))
+	}
+	if l.inFlight > 0 {
+		due = later(due, open.opened.Add(b.maxAge))
+	}
+	wait := time.Until(due)
+	if open.count >= b.maxRows || wait <= 0 || b.closed {
+		b.sealLocked(l)
+		return
+	}
+	if open.timer == nil {
+		open.timer = time.AfterFunc(wait, func() { b.look(l, open) })
+	} else {
+		open.timer.Reset(wait)
 	}
 }
 
-// sealLocked closes a block to further rows and sends it.
-func (b *buffer) sealLocked(open *block) {
-	open.timer.Stop()
-	delete(b.blocks, open.blockKey)
-	if len(b.lastSent) > 10_000 { // a backfill of many days
-		clear(b.lastSent)
+func later(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
 	}
-	b.lastSent[open.blockKey] = time.Now()
+	return a
+}
+
+// look plans a block again when its timer fires, unless it went out before.
+func (b *buffer) look(l *lane, open *block) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if l.open == open {
+		b.planLocked(l)
+	}
+}
+
+// sealLocked closes a lane's block to further rows and sends it.
+func (b *buffer) sealLocked(l *lane) {
+	open := l.open
+	if open.timer != nil {
+		open.timer.Stop()
+	}
+	l.open, l.lastSent = nil, time.Now()
+	l.inFlight++
 	b.senders.Go(func() {
 		b.send(open)
+		for _, p := range open.pieces {
+			p.recycle()
+		}
+		open.pieces = nil
 		b.mu.Lock()
-		b.queued -= open.rows()
+		b.queued -= open.count
+		l.inFlight--
+		l.lastDone, l.expected = time.Now(), open.requests
+		if l.open != nil {
+			l.expected += l.open.requests
+		}
+		b.planLocked(l)
 		b.mu.Unlock()
 		close(open.done)
 	})
@@ -183,8 +261,8 @@ func (b *buffer) sealLocked(open *block) {
 func (b *buffer) close() {
 	b.mu.Lock()
 	b.closed = true
-	for _, open := range b.blocks {
-		b.sealLocked(open)
+	for _, l := range b.lanes {
+		b.planLocked(l)
 	}
 	b.mu.Unlock()
 	b.senders.Wait()

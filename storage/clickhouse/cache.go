@@ -25,7 +25,7 @@ type tenantSeries struct {
 	tenant string
 	epoch  int64
 
-	mu       sync.Mutex
+	mu       sync.RWMutex
 	now, old map[uint64]struct{}
 	born     time.Time
 }
@@ -76,10 +76,8 @@ func rowKey(id uint64, day int64, class uint16) uint64 {
 	return xxh3.Hash(b[:])
 }
 
-// has tells whether the row is known to be stored.
-func (t *tenantSeries) has(key uint64) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+// hasLocked tells whether the row is known to be stored. The caller holds mu.
+func (t *tenantSeries) hasLocked(key uint64) bool {
 	if _, ok := t.now[key]; ok {
 		return true
 	}

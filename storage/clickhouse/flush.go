@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/ClickHouse/clickhouse-go/v2/lib/column"
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 
 	"github.com/luminate/luminate/storage"
@@ -35,12 +36,12 @@ func (s *Store) sendBlock(b *block) {
 	result := "ok"
 	switch {
 	case b.err == nil:
-		s.metrics.rows.WithLabelValues(kindTables[b.kind]).Add(float64(b.rows()))
+		s.metrics.rows.WithLabelValues(kindTables[b.kind]).Add(float64(b.count))
 	case errors.Is(b.err, errStaleCache):
 		result = "stale"
 	default:
 		result = "error"
-		s.log.Warn("block was not stored", "table", kindTables[b.kind], "rows", b.rows(), "err", b.err)
+		s.log.Warn("block was not stored", "table", kindTables[b.kind], "rows", b.count, "err", b.err)
 	}
 	s.metrics.blocks.WithLabelValues(kindTables[b.kind], result).Inc()
 }
@@ -80,11 +81,15 @@ func (s *Store) storeBlock(ctx context.Context, b *block) error {
 			return err
 		}
 	}
-	pieces := [][]any{b.columns()}
-	for _, p := range b.more {
-		pieces = append(pieces, p.columns())
-	}
-	if err := s.insert(ctx, sh, render("write/insert_"+kindTables[b.kind], nil), b.token, pieces...); err != nil {
+	err = s.insertBatch(ctx, sh, render("write/insert_"+kindTables[b.kind], nil), b.token, func(batch driver.Batch) error {
+		for _, p := range b.pieces {
+			if err := p.send(batch, b.kind, b.class); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
 		return err
 	}
 	known := map[*tenantSeries][]uint64{}
@@ -97,50 +102,51 @@ func (s *Store) storeBlock(ctx context.Context, b *block) error {
 	return nil
 }
 
-// columns returns the rows in the order of the INSERT's columns.
-func (b *block) columns() []any {
-	n := len(b.ids)
-	switch b.kind {
-	case kindSamples:
-		return []any{b.tenants, b.metrics, b.locs, b.ids, b.times, b.images, b.sts, repeat(b.class, n)}
-	case kindHistograms:
-		return []any{b.tenants, b.metrics, b.locs, b.ids, b.times, b.images, b.sts, repeat(b.class, n), b.data}
-	default:
-		return []any{b.tenants, b.metrics, b.locs, b.ids, b.times, b.images, b.data, b.positions, repeat(b.class, n)}
-	}
-}
-
-func repeat(v uint16, n int) []uint16 {
-	out := make([]uint16, n)
-	for i := range out {
-		out[i] = v
-	}
-	return out
-}
-
 // storeSeries stores the rows of the series that are new on the block's day. Each
 // try has a token of its own: a repeated row replaces itself.
 func (s *Store) storeSeries(ctx context.Context, sh *shard, b *block) error {
-	n := len(b.series)
-	tenants, metrics := make([]string, n), make([]string, n)
-	locs, ids, days := make([]uint32, n), make([]uint64, n), make([]int32, n)
-	names, kv := make([][]string, n), make([][]string, n)
-	for i, x := range b.series {
-		tenants[i], metrics[i], locs[i], ids[i] = x.tenant, x.metric, x.loc, x.id
-		days[i], names[i], kv[i] = int32(b.day), x.names, x.kv
-	}
-	err := s.insert(ctx, sh, render("write/insert_series", nil), newToken(), []any{tenants, metrics, locs, ids, days, names, kv, repeat(b.class, n)})
+	err := s.insertBatch(ctx, sh, render("write/insert_series", nil), newToken(), func(batch driver.Batch) error {
+		cols := batch.Columns()
+		for i := range b.series {
+			if err := b.series[i].send(cols, b); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 	told := ""
-	for _, tenant := range tenants { // on an error too: the rows may be there
-		if tenant != told {
+	for i := range b.series { // on an error too: the rows may be there
+		if tenant := b.series[i].tenant; tenant != told {
 			s.discovery.changed(tenant)
 			told = tenant
 		}
 	}
 	if err == nil {
-		s.metrics.rows.WithLabelValues("series").Add(float64(n))
+		s.metrics.rows.WithLabelValues("series").Add(float64(len(b.series)))
 	}
 	return err
+}
+
+// send appends the row to the columns of table series.
+func (n *newSeries) send(cols []column.Interface, b *block) error {
+	names, kv := n.pairs()
+	for i, v := range []any{n.tenant, n.metric, n.loc, n.id, int32(b.day), names, kv, b.class} {
+		if err := cols[i].AppendRow(v); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pairs returns the label names, and the pairs as column kv holds them.
+func (n *newSeries) pairs() (names, kv []string) {
+	names, kv = make([]string, 0, 12), make([]string, 0, 12)
+	var pair []byte
+	for name, value := range n.labels.All() {
+		pair = storage.AppendLabel(pair[:0], name, value)
+		names, kv = append(names, name), append(kv, string(pair))
+	}
+	return names, kv
 }
 
 // readEpochs reads the last delete of each tenant.
