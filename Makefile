@@ -11,7 +11,7 @@ RACE     := $(shell command -v $${CC:-cc} >/dev/null 2>&1 && echo -race)
 # golangci-lint is built from its module once, into bin/.
 LINT_VERSION := v2.15.0
 
-.PHONY: all build run test short check fmt vet lint e2e e2e-long bench bench-compare fuzz chaos load soak e2e-cluster cover cover-report dist vuln actionlint clean prometheus promtool
+.PHONY: all build run test short check fmt vet lint e2e e2e-long bench bench-compare fuzz chaos load parts soak e2e-cluster cover cover-report dist vuln actionlint clean prometheus promtool
 
 all: build
 
@@ -87,8 +87,12 @@ K6_VERSION := v1.8.1
 $(GOBIN_DIR)/k6:
 	$(GO) install go.k6.io/k6@$(K6_VERSION)
 
-load: build $(GOBIN_DIR)/k6 ## Load tests with k6: throughput, latencies, and PASS or FAIL of each floor; DURATION, VUS, LUMINATE_URL
+load: build $(GOBIN_DIR)/k6 ## Load tests with k6: throughput, latencies, and PASS or FAIL of each floor; BACKEND=clickhouse, DURATION, VUS, LUMINATE_URL
 	deploy/load/run.sh $(GOBIN_DIR)/k6 $(BIN)/luminate $(LOADSCRIPTS)
+
+# The hour that ClickHouse's merges must keep up with: PARTSFLAGS='--duration 10m --processes 10'.
+parts: build ## Ten processes write small blocks into one ClickHouse for an hour: parts stay few, nothing is refused or lost
+	$(BIN)/luminate-bench parts $(PARTSFLAGS)
 
 soak: build ## Write a known function of time to a running server and check every read; SOAKFLAGS
 	$(BIN)/luminate-bench soak $(SOAKFLAGS)

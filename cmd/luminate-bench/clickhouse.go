@@ -2,8 +2,12 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/spf13/cobra"
 
 	"github.com/luminate/luminate/storage/clickhouse/chtest"
 )
@@ -33,6 +37,26 @@ func newEngine(ctx context.Context, dir string) (*engine, error) {
 		return nil, err
 	}
 	return &engine{Server: s, dsn: dsn}, nil
+}
+
+// clickhouseCommand runs a ClickHouse for whoever needs one without Docker.
+func clickhouseCommand() *cobra.Command {
+	var dir string
+	cmd := &cobra.Command{
+		Use: "clickhouse", Short: "Run the tests' ClickHouse in a folder, print its DSN and wait for a signal", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			e, err := newEngine(cmd.Context(), dir)
+			if err != nil {
+				return err
+			}
+			defer e.Stop()
+			fmt.Fprintln(os.Stdout, e.dsn)
+			<-cmd.Context().Done()
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&dir, "dir", "clickhouse", "folder for its data")
+	return cmd
 }
 
 // clickhousePeer runs luminate before a ClickHouse of its own.

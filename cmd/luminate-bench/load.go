@@ -15,6 +15,7 @@ func loadCommand() *cobra.Command {
 	var url string
 	var w storagetest.Workload
 	var scrapes, senders int
+	var native bool
 	cmd := &cobra.Command{
 		Use: "load", Short: "Send a generated workload to a running server", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -22,7 +23,7 @@ func loadCommand() *cobra.Command {
 				return err
 			}
 			end := time.Now().UnixMilli() / w.Interval * w.Interval
-			r, err := encodeScrapes(storagetest.NewGenerator(w), end-int64(scrapes-1)*w.Interval, w.Interval, scrapes)
+			r, err := encodeAs(storagetest.NewGenerator(w), end-int64(scrapes-1)*w.Interval, w.Interval, scrapes, native)
 			if err != nil {
 				return err
 			}
@@ -48,5 +49,6 @@ func loadCommand() *cobra.Command {
 	f.Uint64Var(&w.Seed, "seed", 1, "seed of the generator")
 	f.IntVar(&scrapes, "scrapes", 20, "scrapes to send")
 	f.IntVar(&senders, "senders", 4, "concurrent senders")
+	f.BoolVar(&native, "native", false, "JSON of the native API instead of remote write")
 	return cmd
 }

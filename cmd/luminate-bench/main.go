@@ -17,7 +17,7 @@ func main() {
 		Use: "luminate-bench", Short: "Measure Luminate and its peers on the same bytes",
 		SilenceUsage: true, SilenceErrors: true,
 	}
-	root.AddCommand(compareCommand(), loadCommand(), exampleCommand(), soakCommand(), chaosCommand(), growthCommand())
+	root.AddCommand(compareCommand(), loadCommand(), exampleCommand(), soakCommand(), partsCommand(), clickhouseCommand(), chaosCommand(), growthCommand())
 	if err := root.ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "luminate-bench:", err)
 		os.Exit(1)

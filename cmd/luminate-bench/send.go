@@ -36,7 +36,7 @@ func send(ctx context.Context, c *http.Client, baseURL string, r *requests, send
 					if i >= len(scrape) || errs[s] != nil {
 						return
 					}
-					errs[s] = post(ctx, c, baseURL+"/api/v1/write", scrape[i])
+					errs[s] = post(ctx, c, baseURL+"/api/v1/write", scrape[i], r.native)
 				}
 			})
 		}
@@ -48,32 +48,43 @@ func send(ctx context.Context, c *http.Client, baseURL string, r *requests, send
 	return time.Since(begin), nil
 }
 
-// post sends one remote write request, again after 429 and 503 as a sender would.
-func post(ctx context.Context, c *http.Client, target string, body []byte) error {
+// post sends one write request, again after 429 and 503 as a sender would.
+func post(ctx context.Context, c *http.Client, target string, body []byte, native bool) error {
+	_, err := postCounting(ctx, c, target, body, native)
+	return err
+}
+
+// postCounting is post, and counts the refusals.
+func postCounting(ctx context.Context, c *http.Client, target string, body []byte, native bool) (refused int, err error) {
 	for attempt := range 50 {
 		req, err := http.NewRequestWithContext(ctx, http.MethodPost, target, bytes.NewReader(body))
 		if err != nil {
-			return err
+			return refused, err
 		}
-		req.Header.Set("Content-Type", "application/x-protobuf")
-		req.Header.Set("Content-Encoding", "snappy")
-		req.Header.Set("X-Prometheus-Remote-Write-Version", "0.1.0")
+		if native {
+			req.Header.Set("Content-Type", "application/json")
+		} else {
+			req.Header.Set("Content-Type", "application/x-protobuf")
+			req.Header.Set("Content-Encoding", "snappy")
+			req.Header.Set("X-Prometheus-Remote-Write-Version", "0.1.0")
+		}
 		resp, err := c.Do(req)
 		if err != nil {
-			return err
+			return refused, err
 		}
 		text, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<10))
 		_ = resp.Body.Close()
 		switch {
 		case resp.StatusCode/100 == 2:
-			return nil
+			return refused, nil
 		case resp.StatusCode == http.StatusTooManyRequests, resp.StatusCode == http.StatusServiceUnavailable:
+			refused++
 			wait(ctx, time.Duration(attempt+1)*20*time.Millisecond)
 		default:
-			return fmt.Errorf("write: %s: %s", resp.Status, text)
+			return refused, fmt.Errorf("write: %s: %s", resp.Status, text)
 		}
 	}
-	return errors.New("write: still refused after 50 attempts")
+	return refused, errors.New("write: still refused after 50 attempts")
 }
 
 // query runs an instant or range query and returns its latency and answer.

@@ -107,7 +107,7 @@ func writeWave(ctx context.Context, c *http.Client, o soakOptions, t int64) erro
 	if err != nil {
 		return err
 	}
-	return post(ctx, tenantClient(c, o.tenant), o.url+"/api/v1/write", snappy.Encode(nil, raw))
+	return post(ctx, tenantClient(c, o.tenant), o.url+"/api/v1/write", snappy.Encode(nil, raw), false)
 }
 
 // checkWave reads one random series over a random stretch of what was written and

@@ -3,7 +3,7 @@ import * as load from './common.js';
 
 const floor = __ENV.FLOOR_METRICS || '10000'; // 100000 on ClickHouse, for each process
 
-export const options = load.options(4, {
+export const options = load.options(__ENV.WRITE_VUS || 4, {
   metrics_written: [`rate>=${floor}`],
   request_errors: ['rate==0'],
   'http_req_duration{name:native-write}': [`p(95)<${__ENV.FLOOR_WRITE_P95 || 500}`],
