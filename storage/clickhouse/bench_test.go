@@ -2,6 +2,7 @@ package clickhouse_test
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"sync"
 	"syscall"
@@ -26,11 +27,10 @@ func ownCPU() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// ingest appends scrapes of a workload with four senders, 2,000 samples a request, and
+// ingest appends scrapes of a workload with so many senders and samples a request, and
 // reports the cost for each sample, Luminate's and the engine's told apart.
-func ingest(b *testing.B, s *clickhouse.Store, server *chtest.Server, g *storagetest.Generator, scrapes int, end int64) {
+func ingest(b *testing.B, s *clickhouse.Store, server *chtest.Server, g *storagetest.Generator, senders, perRequest, scrapes int, end int64) {
 	b.Helper()
-	const senders, perRequest = 4, 2_000
 	var total int
 	var generating time.Duration
 	own, engine, begin := ownCPU(), server.CPU(), time.Now()
@@ -123,9 +123,25 @@ func BenchmarkIngest(b *testing.B) {
 	g := storagetest.NewGenerator(storagetest.PerformanceWorkload(100_000, 50))
 	for b.Loop() {
 		s, server, dsn := benchStore(b)
-		ingest(b, s, server, g, 10, time.Now().UnixMilli())
+		ingest(b, s, server, g, 4, 2_000, 10, time.Now().UnixMilli())
 		reportDisk(b, dsn, "samples", "B/sample")
 		reportDisk(b, dsn, "series", "B/series-day")
+	}
+}
+
+// BenchmarkBlocks is what a sample costs by the size of its block: one sender, whose
+// requests are blocks of their own, over series that are known.
+func BenchmarkBlocks(b *testing.B) {
+	for _, rows := range []int{2_000, 8_000, 32_000, 100_000} {
+		b.Run(fmt.Sprint(rows), func(b *testing.B) {
+			g := storagetest.NewGenerator(storagetest.PerformanceWorkload(100_000, 50))
+			for b.Loop() {
+				s, server, _ := benchStore(b)
+				now := time.Now().UnixMilli()
+				ingest(b, s, server, g, 1, 100_000, 1, now-60_000)
+				ingest(b, s, server, g, 1, rows, 4, now)
+			}
+		})
 	}
 }
 
@@ -136,7 +152,7 @@ func BenchmarkMillion(b *testing.B) {
 	now := time.Now().UnixMilli()
 	b.Run("ingest", func(b *testing.B) {
 		for b.Loop() {
-			ingest(b, s, server, g, 4, now)
+			ingest(b, s, server, g, 4, 2_000, 4, now)
 			reportDisk(b, dsn, "samples", "B/sample")
 			reportDisk(b, dsn, "series", "B/series-day")
 		}
