@@ -286,3 +286,16 @@ func TestBackupOfDamagedTablesFails(t *testing.T) {
 		t.Fatalf("backup of damaged tables: %v", err)
 	}
 }
+
+// TestShortKeyIsDamage: a row whose key ends too early, which a damaged table or an
+// archive may hold, is counted and does not end the process.
+func TestShortKeyIsDamage(t *testing.T) {
+	db := openTest(t, testConfig(t.TempDir()))
+	if err := db.put([]byte{keyMetadata, 1, 2}, []byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	db = reopenTest(t, db).(*DB)
+	if n := db.Recovery().DamagedRows; n != 1 {
+		t.Errorf("%d damaged rows, want 1", n)
+	}
+}

@@ -100,6 +100,42 @@ func FuzzRestore(f *testing.F) {
 	})
 }
 
+// FuzzEntries gives arbitrary bytes as a frame of entries: what an archive holds of
+// the database is checked entry by entry before it is written.
+func FuzzEntries(f *testing.F) {
+	db := openTest(f, testConfig(f.TempDir()))
+	var b storage.Batch
+	b.Add(storage.LabelsFromStrings("__name__", "m", "a", "1"), storage.Sample{T: time.Now().UnixMilli(), V: 1.5})
+	storagetest.MustAppend(f, db, "t", &b)
+	var archive bytes.Buffer
+	if _, err := db.Backup(f.Context(), &archive); err != nil {
+		f.Fatal(err)
+	}
+	a := &archiveReader{r: &archive, sum: discardHash{}}
+	if err := a.begin(); err != nil {
+		f.Fatal(err)
+	}
+	for {
+		typ, payload, _, err := a.next()
+		if err != nil || typ == frameEnd {
+			break
+		}
+		if typ == frameEntries {
+			f.Add(bytes.Clone(payload))
+		}
+	}
+	f.Fuzz(func(t *testing.T, payload []byte) {
+		n := 0
+		err := eachEntry(payload, func(key, value []byte) error {
+			n += len(key) + len(value)
+			return nil
+		})
+		if n > len(payload) {
+			t.Fatalf("%d bytes of entries in %d (%v)", n, len(payload), err)
+		}
+	})
+}
+
 // discardHash spares the fuzzer SHA-256.
 type discardHash struct{}
 

@@ -210,7 +210,10 @@ func (r *replay) readSettings() error {
 	}
 	return db.scan([]byte{keyMetadata}, func(key, value []byte, err error) error {
 		var m storage.Metadata
-		if err == nil && len(key) >= 5 {
+		if err == nil && len(key) < 5 {
+			err = fmt.Errorf("key %x: %w", key, errDamaged)
+		}
+		if err == nil {
 			rd := recordReader{b: value}
 			m = rd.metadata(string(key[5:]))
 			err = rd.err("metadata")

@@ -135,6 +135,15 @@ func (w *restorer) run(ctx context.Context, a *archiveReader) error {
 }
 
 func (w *restorer) addEntries(payload []byte) error {
+	return eachEntry(payload, func(key, value []byte) error {
+		w.entries++
+		return w.batch.Set(key, value)
+	})
+}
+
+// eachEntry calls f with every pair of a frame that is sound in itself; f may keep
+// what it gets.
+func eachEntry(payload []byte, f func(key, value []byte) error) error {
 	r := recordReader{b: payload}
 	for len(r.b) > 0 {
 		key, value := bytes.Clone(r.bytes()), bytes.Clone(r.bytes())
@@ -144,10 +153,9 @@ func (w *restorer) addEntries(payload []byte) error {
 		if err := verifyEntry(key, value); err != nil {
 			return err
 		}
-		if err := w.batch.Set(key, value); err != nil {
+		if err := f(key, value); err != nil {
 			return err
 		}
-		w.entries++
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -209,4 +210,52 @@ func TestFreeBytes(t *testing.T) {
 	if _, _, err := FreeBytes(filepath.Join(t.TempDir(), "none")); err == nil {
 		t.Fatal("a missing directory has no free space")
 	}
+}
+
+// FuzzSnapshot gives arbitrary bytes as the newest of two snapshots: either it is
+// sound, or the older one is used and the newer one is put aside and reported.
+func FuzzSnapshot(f *testing.F) {
+	older, newer := sectionsOf(1), sectionsOf(2)
+	files := map[string][]byte{}
+	for lsn, s := range map[uint64][][]byte{7: older, 9: newer} {
+		dir := f.TempDir() // each alone: a new snapshot removes the older ones
+		if err := writeSnapshot(f, noSyncFS{}, dir, lsn, s); err != nil {
+			f.Fatal(err)
+		}
+		maps.Copy(files, readAll(f, dir))
+	}
+	names := sortedNames(files)
+	sound := files[names[1]]
+	f.Add(sound)
+	f.Add(sound[:len(sound)-3])
+	f.Add(append(sound[:30:30], 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		dir := t.TempDir()
+		writeAll(t, dir, map[string][]byte{names[0]: files[names[0]], names[1]: b})
+		r, problems, err := openNewestSnapshot(noSyncFS{}, dir)
+		if err != nil {
+			var version *VersionError
+			if !errors.As(err, &version) {
+				t.Fatal(err)
+			}
+			return
+		}
+		switch {
+		case len(problems) == 1:
+			checkSnapshot(t, r, 7, older)
+		case r.LSN() != 9:
+			t.Fatalf("snapshot %d without a word about the newer one", r.LSN())
+		default:
+			for {
+				if _, _, err := r.Next(); errors.Is(err, io.EOF) {
+					break
+				} else if err != nil {
+					t.Fatalf("a snapshot that was verified: %v", err)
+				}
+			}
+			if err := r.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
 }
