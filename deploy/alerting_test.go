@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/luminate/luminate/internal/proctest"
 )
 
 // fileOf returns a file that grafana/README.md shows, by the name in its first line.
@@ -28,23 +30,13 @@ func fileOf(t *testing.T, name string) string {
 }
 
 // prometheusBinary finds the real Prometheus, or builds it.
-func prometheusBinary(t *testing.T) string {
+func prometheusBinary(t *testing.T) string { return prometheusProgram(t, "prometheus") }
+
+func prometheusProgram(t *testing.T, name string) string {
 	t.Helper()
-	if p := os.Getenv("LUMINATE_TEST_PROMETHEUS"); p != "" {
-		return p
-	}
-	gopath, err := exec.Command("go", "env", "GOPATH").Output()
+	path, err := proctest.Prometheus(name)
 	if err != nil {
 		t.Fatal(err)
-	}
-	path := filepath.Join(strings.TrimSpace(string(gopath)), "bin", "prometheus")
-	if _, err := os.Stat(path); err == nil {
-		return path
-	}
-	cmd := exec.Command("go", "install", "-tags", "remove_all_sd,netgo", "github.com/prometheus/prometheus/cmd/prometheus@v0.316.0")
-	cmd.Dir = t.TempDir() // outside the module, so that its replacements do not count
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build Prometheus: %v\n%s", err, out)
 	}
 	return path
 }

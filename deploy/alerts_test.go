@@ -63,26 +63,7 @@ func alertsOf(t *testing.T) []rule {
 }
 
 // promtool finds the real promtool, or builds it.
-func promtool(t *testing.T) string {
-	t.Helper()
-	if p, err := exec.LookPath("promtool"); err == nil {
-		return p
-	}
-	gopath, err := exec.Command("go", "env", "GOPATH").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(strings.TrimSpace(string(gopath)), "bin", "promtool")
-	if _, err := os.Stat(path); err == nil {
-		return path
-	}
-	cmd := exec.Command("go", "install", "-tags", "remove_all_sd,netgo", "github.com/prometheus/prometheus/cmd/promtool@v0.316.0")
-	cmd.Dir = t.TempDir()
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build promtool: %v\n%s", err, out)
-	}
-	return path
-}
+func promtool(t *testing.T) string { return prometheusProgram(t, "promtool") }
 
 func TestRulesAreValid(t *testing.T) {
 	out, err := exec.Command(promtool(t), "check", "rules", "--lint=all", "--lint-fatal",

@@ -35,6 +35,7 @@ var packageMap = map[string][]string{
 	"storage/clickhouse/chtest":     {},
 	"deploy":                        {},
 	"internal/gates":                {},
+	"internal/proctest":             {},
 }
 
 func TestPackageMap(t *testing.T) {
