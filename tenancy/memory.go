@@ -78,6 +78,9 @@ func NewQueryMemory(limits QueryMemoryLimits, reg prometheus.Registerer) *QueryM
 		Name: "luminate_query_memory_refused_total",
 		Help: "Queries refused for want of memory, by whose bound was met: query, tenant, process, or deadline for those that waited in vain.",
 	}, []string{"bound"})
+	for _, bound := range []string{"query", "tenant", "process", "deadline"} {
+		m.refused.WithLabelValues(bound) // 0 is there before the first, so that rate() sees it
+	}
 	return m
 }
 
