@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -73,7 +74,39 @@ func TestRulesAreValid(t *testing.T) {
 	}
 }
 
-// TestEveryAlertFiresAndStaysQuiet runs promtool over two tests for each alert.
+// unitTest is a test in promtool's form, with what our own need of it.
+type unitTest struct {
+	Name        string           `json:"name"`
+	Interval    string           `json:"interval"`
+	InputSeries []map[string]any `json:"input_series"`
+	Tests       []map[string]any `json:"promql_expr_test"`
+}
+
+// unitTestsOf makes the two tests of an alert.
+func unitTestsOf(a rule, c alertCase) []unitTest {
+	var out []unitTest
+	for kind, series := range map[string][]string{"fires": c.Fire, "stays quiet": c.Quiet} {
+		u := unitTest{Name: a.Alert + " " + kind, Interval: "1m"}
+		for _, s := range series {
+			name, values, _ := strings.Cut(s, "|")
+			u.InputSeries = append(u.InputSeries, map[string]any{"series": name, "values": values})
+		}
+		want := []map[string]any{}
+		if kind == "fires" {
+			want = append(want, map[string]any{"labels": "{}", "value": 1})
+		}
+		u.Tests = []map[string]any{{
+			"expr":      fmt.Sprintf(`count(ALERTS{alertname="%s", alertstate="firing", severity="%s"})`, a.Alert, a.Labels["severity"]),
+			"eval_time": c.At, "exp_samples": want,
+		}}
+		out = append(out, u)
+	}
+	return out
+}
+
+// TestEveryAlertFiresAndStaysQuiet runs promtool over two tests for each alert. An
+// alert has files of its own, with the recording rules if it uses them: with all
+// rules in every test promtool takes minutes.
 func TestEveryAlertFiresAndStaysQuiet(t *testing.T) {
 	text, err := os.ReadFile("prometheus/tests/alerts.json")
 	if err != nil {
@@ -83,59 +116,35 @@ func TestEveryAlertFiresAndStaysQuiet(t *testing.T) {
 	if err := json.Unmarshal(text, &cases); err != nil {
 		t.Fatal(err)
 	}
-	abs, _ := filepath.Abs("prometheus")
-	type input struct {
-		Series string `json:"series"`
-		Values string `json:"values"`
+	dir, recorded := t.TempDir(), readRules(t, "luminate.rules.yaml").Groups
+	write := func(name string, v any) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, mustJSON(v), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
 	}
-	type expr struct {
-		Expr       string           `json:"expr"`
-		EvalTime   string           `json:"eval_time"`
-		ExpSamples []map[string]any `json:"exp_samples"`
-	}
-	type unit struct {
-		Name        string  `json:"name"`
-		Interval    string  `json:"interval"`
-		InputSeries []input `json:"input_series"`
-		Tests       []expr  `json:"promql_expr_test"`
-	}
-	var units []unit
+	args := []string{"test", "rules"}
 	for _, a := range alertsOf(t) {
 		c, ok := cases[a.Alert]
 		if !ok {
 			t.Errorf("alert %s has no case in tests/alerts.json", a.Alert)
 			continue
 		}
-		for kind, series := range map[string][]string{"fires": c.Fire, "stays quiet": c.Quiet} {
-			u := unit{Name: a.Alert + " " + kind, Interval: "1m"}
-			for _, s := range series {
-				name, values, _ := strings.Cut(s, "|")
-				u.InputSeries = append(u.InputSeries, input{name, values})
-			}
-			e := expr{Expr: fmt.Sprintf(`count(ALERTS{alertname="%s", alertstate="firing", severity="%s"})`, a.Alert, a.Labels["severity"]), EvalTime: c.At, ExpSamples: []map[string]any{}}
-			if kind == "fires" {
-				e.ExpSamples = append(e.ExpSamples, map[string]any{"labels": "{}", "value": 1})
-			}
-			u.Tests = append(u.Tests, e)
-			units = append(units, u)
-		}
 		delete(cases, a.Alert)
+		groups := []ruleGroup{{Name: "alert", Rules: []rule{a}}}
+		if strings.Contains(a.Expr, "luminate:") {
+			groups = slices.Concat(recorded, groups)
+		}
+		args = append(args, write(a.Alert+".yaml", map[string]any{
+			"rule_files":          []string{write(a.Alert+".rules.yaml", ruleFile{Groups: groups})},
+			"evaluation_interval": "1m", "tests": unitTestsOf(a, c),
+		}))
 	}
 	for name := range cases {
 		t.Errorf("tests/alerts.json has a case for %s, which is no alert", name)
 	}
-	file, err := json.Marshal(map[string]any{
-		"rule_files":          []string{filepath.Join(abs, "luminate.rules.yaml"), filepath.Join(abs, "luminate.alerts.yaml")},
-		"evaluation_interval": "1m", "tests": units,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(t.TempDir(), "tests.yaml")
-	if err := os.WriteFile(path, file, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if out, err := exec.Command(promtool(t), "test", "rules", path).CombinedOutput(); err != nil {
+	if out, err := exec.Command(promtool(t), args...).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 }
