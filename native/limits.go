@@ -44,7 +44,7 @@ func (a *API) serveSetLimits(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	a.audit(ctx, "set limits", t)
+	a.audit(ctx, "set limits", "target", t.String())
 	writeJSON(w, http.StatusOK, limits)
 	return nil
 }

@@ -52,7 +52,7 @@ func (a *API) serveSetRetention(w http.ResponseWriter, r *http.Request) error {
 	if err := a.store.SetRetention(ctx, t, p); err != nil {
 		return err
 	}
-	a.audit(ctx, "set retention", t, "metric", p.Metric, "days", p.Days)
+	a.audit(ctx, "set retention", "metric", p.Metric, "days", p.Days)
 	writeJSON(w, http.StatusOK, RetentionPolicy{p.Metric, p.Days})
 	return nil
 }
@@ -80,7 +80,7 @@ func (a *API) serveRemoveRetention(w http.ResponseWriter, r *http.Request) error
 	if err := a.store.RemoveRetention(ctx, t, metric); err != nil {
 		return err
 	}
-	a.audit(ctx, "remove retention", t, "metric", metric)
+	a.audit(ctx, "remove retention", "metric", metric)
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }

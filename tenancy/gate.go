@@ -1,12 +1,14 @@
 package tenancy
 
 import (
+	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -126,7 +128,9 @@ func (g *Gate) Middleware(next http.Handler) http.Handler {
 		r = r.WithContext(NewContext(r.Context(), id))
 		if rule.audit {
 			sw := &statusRecorder{ResponseWriter: w}
-			defer g.audit(r, id, sw, g.cfg.Now())
+			notes := &auditNotes{}
+			r = r.WithContext(context.WithValue(r.Context(), auditKey{}, notes))
+			defer g.audit(r, id, sw, notes, g.cfg.Now())
 			w = sw
 		}
 		if g.limiter != nil && rule.load != loadNone {
@@ -283,10 +287,34 @@ func (g *Gate) refuse(w http.ResponseWriter, r *http.Request, rule rule, f *refu
 	f.answer(w, rule.style)
 }
 
+// auditNotes are what a handler adds to its call's audit line.
+type auditNotes struct {
+	mu   sync.Mutex
+	args []any
+}
+
+type auditKey struct{}
+
+// NoteAudit adds pairs of key and value to the audit line of the call that ctx is of;
+// nothing where there is none.
+func NoteAudit(ctx context.Context, args ...any) {
+	if n, ok := ctx.Value(auditKey{}).(*auditNotes); ok {
+		n.mu.Lock()
+		n.args = append(n.args, args...)
+		n.mu.Unlock()
+	}
+}
+
 // audit writes one line for an admin call, whatever came of it.
-func (g *Gate) audit(r *http.Request, id Identity, w *statusRecorder, start time.Time) {
-	g.log.Info("audit", "method", r.Method, "path", r.URL.Path, "query", r.URL.RawQuery, "status", w.code(), "tenant", id.Tenant.String(),
-		"subject", id.Subject, "remote", r.RemoteAddr, "request_id", r.Header.Get("X-Request-Id"), "duration", g.cfg.Now().Sub(start))
+func (g *Gate) audit(r *http.Request, id Identity, w *statusRecorder, notes *auditNotes, start time.Time) {
+	args := []any{
+		"method", r.Method, "path", r.URL.Path, "query", r.URL.RawQuery, "status", w.code(), "tenant", id.Tenant.String(),
+		"subject", id.Subject, "remote", r.RemoteAddr, "request_id", r.Header.Get("X-Request-Id"), "duration", g.cfg.Now().Sub(start),
+	}
+	notes.mu.Lock()
+	args = append(args, notes.args...)
+	notes.mu.Unlock()
+	g.log.Info("audit", args...)
 }
 
 // statusRecorder remembers the status for the audit line.

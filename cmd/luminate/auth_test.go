@@ -418,8 +418,8 @@ func TestSecretsAreNotShown(t *testing.T) {
 			t.Errorf("%.12s… is shown", secret)
 		}
 	}
-	if !strings.Contains(s.log.String(), "msg=audit") {
-		t.Error("no audit line")
+	if n := strings.Count(s.log.String(), "msg=audit "); n != 1 || !strings.Contains(s.log.String(), "action=cleanup") {
+		t.Errorf("%d audit lines for one call, or what it did is not in it", n)
 	}
 	for _, want := range []string{`route=/api/v1/whoami status=200`, `tenant=a`, `route=/api/v1/query status=401`} {
 		if !strings.Contains(s.log.String(), want) {
