@@ -10,6 +10,8 @@ import (
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/luminate/luminate/storage"
 )
 
 // maxZstdWindow is the largest window that a zstd body may ask for: what every
@@ -24,6 +26,7 @@ var errBodyTooLarge = errors.New("the body is too large")
 type cappedReader struct {
 	r    io.Reader
 	left int64
+	over error // instead of errBodyTooLarge, if not nil
 }
 
 func (c *cappedReader) Read(p []byte) (int, error) {
@@ -32,7 +35,11 @@ func (c *cappedReader) Read(p []byte) (int, error) {
 	}
 	n, err := c.r.Read(p)
 	if int64(n) > c.left {
-		return int(c.left), errBodyTooLarge
+		n, c.left = int(c.left), 0
+		if c.over != nil {
+			return n, c.over
+		}
+		return n, errBodyTooLarge
 	}
 	c.left -= int64(n)
 	return n, err
@@ -95,16 +102,29 @@ func bodyTooLarge(most int64) *Error {
 	return e
 }
 
+// decodedTooLarge tells of a body that decompresses to more than the tenant may send.
+func decodedTooLarge(most int64) *Error {
+	e := errorf(http.StatusRequestEntityTooLarge, CodeBatchTooLarge,
+		"the body has more than %d bytes after decompression (max-decoded-bytes, set by limits.maxDecodedBytes); nothing was stored", most)
+	e.Details = map[string]any{"limit": "max-decoded-bytes", "setting": "limits.maxDecodedBytes", "max": most}
+	return e
+}
+
 // bodyError translates what reading or decoding a body failed with.
 func bodyError(err error, most int64) error {
 	var e *Error
 	var syntax *syntaxError
 	var tooLarge *http.MaxBytesError
+	var limit *storage.Error
 	switch {
 	case errors.As(err, &e):
 		return e
 	case errors.Is(err, errBodyTooLarge), errors.As(err, &tooLarge):
 		return bodyTooLarge(most)
+	case errors.As(err, &limit) && limit.Kind == storage.KindTooLarge: // the tenant's own
+		e = errorf(http.StatusRequestEntityTooLarge, CodeBatchTooLarge, "%s", limit.Error())
+		e.Details = map[string]any{"limit": limit.ID, "setting": limit.Setting}
+		return e
 	case errors.As(err, &syntax):
 		return invalidJSON("the body is not valid JSON: %s", syntax.Error())
 	case errors.Is(err, errMore):

@@ -16,6 +16,7 @@ import (
 type WriteLimits struct {
 	MaxMetrics        int           // in one request
 	MaxBodyBytes      int64         // of the body, before and after decompression, each
+	MaxDecodedBytes   int64         // of the body, after decompression, where less; 0 = no bound of its own
 	MaxNameBytes      int           // of a metric's name
 	MaxKeyBytes       int           // of a dimension's key
 	MaxValueBytes     int           // of a dimension's value
@@ -66,6 +67,12 @@ type Config struct {
 	// tenant; they must be quick and safe for concurrent use.
 	WriteLimitsOf func(storage.Tenant) WriteLimits
 	QueryLimitsOf func(storage.Tenant) QueryLimits
+	// WatchedOf, where set, gives limits that are not enforced: a query that they would
+	// refuse is told to OnLimited and answered.
+	WatchedOf func(storage.Tenant) QueryLimits
+	// OnLimited, which may be nil, is told of a request that a limit of the tenant's
+	// refused as a whole, or would have. It must not block.
+	OnLimited func(storage.Tenant, *storage.Error)
 	// Limits shows and changes the limits of tenants, nil where none are kept.
 	Limits LimitsAdmin
 }

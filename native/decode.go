@@ -339,7 +339,7 @@ func (d *decoder) dimension(key string, wide bool) error {
 	if err != nil {
 		return err
 	}
-	if why := badName(key, d.lim.MaxKeyBytes); why != "" {
+	if why := badName(key, d.lim.MaxKeyBytes, "limits.maxDimensionKeyBytes"); why != "" {
 		d.m.refuse(CodeInvalidDimension, "dimension key %q %s", clipText(key), why)
 	}
 	if why := badDimensionValue(value, valueWide, d.lim.MaxValueBytes); why != "" {
@@ -365,9 +365,9 @@ func (d *decoder) finish() {
 	case !m.hasValue:
 		m.refuse(CodeInvalidValue, "value is missing")
 	case len(m.dims) > d.lim.MaxDimensions:
-		m.refuse(CodeDimensionLimit, "the metric has %d dimensions, at most %d are allowed", len(m.dims), d.lim.MaxDimensions)
+		m.refuse(CodeDimensionLimit, "the metric has %d dimensions, at most %d are allowed (max-dimensions, set by limits.maxDimensions)", len(m.dims), d.lim.MaxDimensions)
 	default:
-		if why := badName(m.name, d.lim.MaxNameBytes); why != "" {
+		if why := badName(m.name, d.lim.MaxNameBytes, "limits.maxMetricNameBytes"); why != "" {
 			m.refuse(CodeInvalidMetricName, "name %q %s", clipText(m.name), why)
 		}
 		d.checkTime()
@@ -393,10 +393,10 @@ func (d *decoder) checkTime() {
 	}
 	hint := unitHint(float64(m.t), d.mint, d.maxt)
 	if m.t < d.mint {
-		m.refuse(CodeInvalidTimestamp, "timestamp %d is older than %s%s", m.t, formatDays(d.lim.MaxPast), hint)
+		m.refuse(CodeInvalidTimestamp, "timestamp %d is older than %s (limits.maxPast)%s", m.t, formatDays(d.lim.MaxPast), hint)
 		return
 	}
-	m.refuse(CodeInvalidTimestamp, "timestamp %d is more than %s ahead%s", m.t, formatDays(d.lim.MaxFuture), hint)
+	m.refuse(CodeInvalidTimestamp, "timestamp %d is more than %s ahead (limits.maxFuture)%s", m.t, formatDays(d.lim.MaxFuture), hint)
 }
 
 // sortDimensions orders the pairs and finds duplicates. There are few: an

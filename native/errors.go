@@ -75,7 +75,34 @@ func badQuery(format string, args ...any) *Error {
 func overLimit(limit string, maximum, asked any, format string, args ...any) *Error {
 	e := errorf(http.StatusUnprocessableEntity, CodeQueryTooLarge, format, args...)
 	e.Details = map[string]any{"limit": limit, "max": maximum, "asked": asked}
+	if s, ok := queryLimitSettings[limit]; ok {
+		e.Details["setting"] = s[1]
+	}
 	return e
+}
+
+// queryLimitSettings are the public id and the setting of those limits that tenants have
+// of their own.
+var queryLimitSettings = map[string][2]string{
+	"maxPoints":  {"max-points-per-query", "limits.maxPointsPerQuery"},
+	"maxRange":   {"max-query-range", "limits.maxQueryRange"},
+	"maxTimeout": {"max-query-time", "limits.maxQueryTime"},
+}
+
+// tellLimited hands an error that is such a limit to the configured listener.
+func (a *API) tellLimited(t storage.Tenant, err error) {
+	var e *Error
+	if a.cfg.OnLimited == nil || !errors.As(err, &e) || e.Details == nil {
+		return
+	}
+	name, _ := e.Details["limit"].(string)
+	id := name
+	if s, ok := queryLimitSettings[name]; ok {
+		id = s[0]
+	}
+	if setting, ok := e.Details["setting"].(string); ok {
+		a.cfg.OnLimited(t, storage.LimitErrorf(storage.KindTooLarge, "native", id, setting, "%s", e.Message))
+	}
 }
 
 // surface says where an error arose, which decides the code of invalid input and

@@ -168,7 +168,7 @@ func by(labels []string, op string) string {
 	quoted := make([]string, len(labels))
 	for i, l := range labels {
 		quoted[i] = l
-		if badName(l, len(l)) != "" && l != storage.MetricName {
+		if badName(l, len(l), "") != "" && l != storage.MetricName {
 			quoted[i] = fmt.Sprintf("%q", l)
 		}
 	}

@@ -46,9 +46,15 @@ func (a *API) query(w http.ResponseWriter, r *http.Request) error {
 	} else if on {
 		q.Explain = true
 	}
-	p, err := newPlan(&q, lim, a.now())
+	now := a.now()
+	p, err := newPlan(&q, lim, now)
 	if err != nil {
+		a.tellLimited(t, err)
 		return err
+	}
+	if a.cfg.WatchedOf != nil {
+		_, werr := newPlan(&q, a.cfg.WatchedOf(t), now)
+		a.tellLimited(t, werr)
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), p.timeout)
 	defer cancel()

@@ -44,12 +44,12 @@ var nameByte, nameStart = func() (all, start [256]bool) {
 const ReservedTenantDimension = "_tenant_id"
 
 // badName says why s cannot be the name of a metric or dimension, "" if it can.
-func badName(s string, most int) string {
+func badName(s string, most int, setting string) string {
 	switch {
 	case s == "":
 		return "is empty"
 	case len(s) > most:
-		return fmt.Sprintf("has %d bytes, at most %d are allowed", len(s), most)
+		return fmt.Sprintf("has %d bytes, at most %d are allowed (%s)", len(s), most, setting)
 	case !nameStart[s[0]]:
 		return "must begin with a letter or '_'"
 	case len(s) > 1 && s[:2] == "__", s == ReservedTenantDimension:
@@ -71,7 +71,7 @@ func badDimensionValue(s string, wide bool, most int) string {
 	case s == "":
 		return "is empty"
 	case len(s) > most:
-		return fmt.Sprintf("has %d bytes, at most %d are allowed", len(s), most)
+		return fmt.Sprintf("has %d bytes, at most %d are allowed (limits.maxDimensionValueBytes)", len(s), most)
 	case wide && !utf8.ValidString(s):
 		return "is not valid UTF-8"
 	case wide && strings.IndexFunc(s, unicode.IsControl) >= 0, !wide && strings.IndexByte(s, 0x7f) >= 0:

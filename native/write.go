@@ -2,6 +2,7 @@ package native
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"mime"
 	"net/http"
@@ -89,6 +90,11 @@ func (a *API) write(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	defer release()
+	var overDecoded error
+	if most := lim.MaxDecodedBytes; most > 0 && most < lim.MaxBodyBytes {
+		overDecoded = decodedTooLarge(most)
+		body = &cappedReader{r: body, left: most, over: overDecoded}
+	}
 	x := a.writers.Get().(*writer)
 	defer a.writers.Put(x)
 	x.decoder.reset(lim, a.now())
@@ -102,6 +108,9 @@ func (a *API) write(w http.ResponseWriter, r *http.Request) error {
 	}
 	x.r = nil
 	if err != nil {
+		if overDecoded != nil && errors.Is(err, overDecoded) {
+			a.tellLimited(t, overDecoded)
+		}
 		return bodyError(err, lim.MaxBodyBytes)
 	}
 	x.assemble(&x.decoder)

@@ -104,7 +104,7 @@ func BenchmarkDecode(b *testing.B) {
 			b.ReportAllocs()
 			begin := cpuSeconds(b)
 			for b.Loop() {
-				if buf, err = decodeSnappy(buf, body, cfg.MaxDecodedBytes); err != nil {
+				if buf, err = decodeSnappy(buf, body, decodedLimit{bytes: cfg.MaxDecodedBytes}); err != nil {
 					b.Fatal(err)
 				}
 				d.reset(cfg.Shape, cfg.MaxBatchBytes)

@@ -70,7 +70,7 @@ func bodyError(err error) error {
 
 // decodeSnappy decompresses a snappy block into dst's memory. What the block claims
 // is checked before memory is taken.
-func decodeSnappy(dst, src []byte, limit int64) ([]byte, error) {
+func decodeSnappy(dst, src []byte, limit decodedLimit) ([]byte, error) {
 	invalid := func(err error) ([]byte, error) {
 		hint := ""
 		if bytes.HasPrefix(src, []byte("\xff\x06\x00\x00sNaPpY")) {
@@ -82,9 +82,8 @@ func decodeSnappy(dst, src []byte, limit int64) ([]byte, error) {
 	if err != nil {
 		return invalid(err)
 	}
-	if int64(claimed) > limit {
-		return dst, storage.LimitErrorf(storage.KindTooLarge, "decompress", "max-decoded-bytes", "remote.maxDecodedBytes",
-			"the body decompresses to %d bytes, at most %d are allowed", claimed, limit)
+	if int64(claimed) > limit.bytes {
+		return dst, limit.over("the body decompresses to %d bytes, at most %d are allowed", claimed, limit.bytes)
 	}
 	if claimed > maxSnappyRatio*len(src) {
 		return invalid(snappy.ErrCorrupt)

@@ -16,6 +16,9 @@ type ShapeLimits struct {
 	Labels     int // labels of a series, the metric name among them
 	NameBytes  int // bytes of a label's name, or of the metric name
 	ValueBytes int // bytes of a label's value
+	// DecodedBytes bounds a request of the tenant after decompression where that is less
+	// than Config.MaxDecodedBytes; 0 is no bound of its own.
+	DecodedBytes int64
 }
 
 // Config bounds what a request may cost. Sizes are bytes.
@@ -41,6 +44,9 @@ type Config struct {
 	// OnRefused, which may be nil, is told of the first refusals of every write that
 	// was stored in part, for the tenant's list of refusals. It must not block.
 	OnRefused func(t storage.Tenant, r Refused)
+	// OnLimited, which may be nil, is told of a request that a limit of the tenant's own
+	// refused as a whole. It must not block.
+	OnLimited func(t storage.Tenant, e *storage.Error)
 
 	Read ReadConfig
 	OTLP OTLPConfig
@@ -172,4 +178,23 @@ func (c *Config) shapeOf(t storage.Tenant) ShapeLimits {
 		return c.Limits(t)
 	}
 	return c.Shape
+}
+
+// decodedLimit bounds what a request may decompress to.
+type decodedLimit struct {
+	bytes   int64
+	setting string
+}
+
+// decodedOf returns the bound for a tenant: its own if that is less.
+func (c *Config) decodedOf(s ShapeLimits) decodedLimit {
+	if s.DecodedBytes > 0 && s.DecodedBytes < c.MaxDecodedBytes {
+		return decodedLimit{s.DecodedBytes, "limits.maxDecodedBytes"}
+	}
+	return decodedLimit{c.MaxDecodedBytes, "remote.maxDecodedBytes"}
+}
+
+// over tells of a body that decompresses to more.
+func (l decodedLimit) over(format string, args ...any) error {
+	return storage.LimitErrorf(storage.KindTooLarge, "decompress", "max-decoded-bytes", l.setting, format, args...)
 }

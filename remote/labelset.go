@@ -35,6 +35,14 @@ func invalidUTF8(name string) problem {
 	return problem{storage.ReasonInvalidLabels, func(n string) string { return fmt.Sprintf("label %q is not valid UTF-8", n) }, name}
 }
 
+// What the messages of limits end with: their public ids and the settings that change
+// them.
+const (
+	byLabels     = " (max-labels-per-series, set by limits.maxLabelsPerSeries)"
+	byNameBytes  = " (max-label-name-bytes, set by limits.maxLabelNameBytes)"
+	byValueBytes = " (max-label-value-bytes, set by limits.maxLabelValueBytes)"
+)
+
 func limitProblem(format string, args ...any) problem {
 	return problem{reason: storage.ReasonLabelLimit, format: func(string) string { return fmt.Sprintf(format, args...) }}
 }
@@ -89,7 +97,7 @@ func (s *labelSet) add(name, value string, limits *ShapeLimits) {
 	if name == storage.MetricName && value != "" {
 		s.named = true
 		if len(value) > limits.NameBytes {
-			s.refuse(limitProblem("the metric name has %d bytes, at most %d are allowed", len(value), limits.NameBytes))
+			s.refuse(limitProblem("the metric name has %d bytes, at most %d are allowed"+byNameBytes, len(value), limits.NameBytes))
 		}
 	}
 }
@@ -116,13 +124,13 @@ func (s *labelSet) refuse(p problem) {
 func (s *labelSet) overLimit(name, value string, limits *ShapeLimits) {
 	switch {
 	case s.n > limits.Labels:
-		s.refuse(limitProblem("more than %d labels", limits.Labels))
+		s.refuse(limitProblem("more than %d labels"+byLabels, limits.Labels))
 	case len(name) > limits.NameBytes:
-		s.refuse(limitProblem("a label name has %d bytes, at most %d are allowed: %.64q…", len(name), limits.NameBytes, name))
+		s.refuse(limitProblem("a label name has %d bytes, at most %d are allowed"+byNameBytes+": %.64q…", len(name), limits.NameBytes, name))
 	case len(value) <= limits.ValueBytes:
 		s.refuse(limitProblem("the labels have more than %d bytes together", maxSetBytes))
 	default:
-		s.refuse(limitProblem("the value of label %q has %d bytes, at most %d are allowed", name, len(value), limits.ValueBytes))
+		s.refuse(limitProblem("the value of label %q has %d bytes, at most %d are allowed"+byValueBytes, name, len(value), limits.ValueBytes))
 	}
 }
 

@@ -81,17 +81,20 @@ func (a *API) receiveOTLP(r *http.Request, q *otlpRequest, mediaType string) (re
 	}
 	a.metrics.bodyBytes.WithLabelValues("otlp").Add(float64(len(q.body)))
 	// What gzip will decompress to is not known before; the limit is reserved.
+	tenant := tenancy.TenantOf(ctx)
+	limit := a.cfg.decodedOf(a.cfg.shapeOf(tenant))
 	reserve := int64(len(q.body))
 	if encodingOf(r) != "" {
-		reserve = a.cfg.MaxDecodedBytes
+		reserve = limit.bytes
 	}
 	release, err := a.admit(ctx, reserve)
 	if err != nil {
 		return resp, err
 	}
 	defer release()
-	data, err := a.decodeEncoding(encodingOf(r), q)
+	data, err := a.decodeEncoding(encodingOf(r), q, limit)
 	if err != nil {
+		a.tellLimited(tenant, err)
 		return resp, err
 	}
 	if n := countElements(data, mediaType); n > a.cfg.OTLP.MaxElements {
@@ -107,7 +110,7 @@ func (a *API) receiveOTLP(r *http.Request, q *otlpRequest, mediaType string) (re
 	if err != nil {
 		return resp, storage.Errorf(storage.KindInvalid, "decode", "OTLP request: %w", err)
 	}
-	return a.storeOTLP(ctx, tenancy.TenantOf(ctx), req.Metrics(), &q.batch)
+	return a.storeOTLP(ctx, tenant, req.Metrics(), &q.batch)
 }
 
 // encodingOf returns the content encoding, "" for none.
@@ -152,9 +155,12 @@ func (q *otlpRequest) inflate(zr *gzip.Reader, limit int64) error {
 }
 
 // decodeEncoding decompresses the body, at most to the limit.
-func (a *API) decodeEncoding(encoding string, q *otlpRequest) ([]byte, error) {
+func (a *API) decodeEncoding(encoding string, q *otlpRequest, limit decodedLimit) ([]byte, error) {
 	switch encoding {
 	case "":
+		if int64(len(q.body)) > limit.bytes {
+			return nil, limit.over("the body has %d bytes, at most %d are allowed", len(q.body), limit.bytes)
+		}
 		return q.body, nil
 	case "gzip":
 	default:
@@ -165,10 +171,9 @@ func (a *API) decodeEncoding(encoding string, q *otlpRequest) ([]byte, error) {
 	if err := zr.Reset(bytes.NewReader(q.body)); err != nil {
 		return nil, gzipError(err)
 	}
-	err := q.inflate(zr, a.cfg.MaxDecodedBytes)
+	err := q.inflate(zr, limit.bytes)
 	if errors.Is(err, errOverLimit) {
-		return nil, storage.LimitErrorf(storage.KindTooLarge, "decompress", "max-decoded-bytes", "remote.maxDecodedBytes",
-			"the body decompresses to more than %d bytes", a.cfg.MaxDecodedBytes)
+		return nil, limit.over("the body decompresses to more than %d bytes", limit.bytes)
 	}
 	if err != nil {
 		return nil, gzipError(err)

@@ -96,16 +96,16 @@ func (a *batchAppender) check(ls storage.Labels, h storage.HistogramSample) prob
 		named = named || name == storage.MetricName
 		switch {
 		case len(name) > a.limits.NameBytes || name == storage.MetricName && len(value) > a.limits.NameBytes:
-			return limitProblem("a name has more than %d bytes: %.64q…", a.limits.NameBytes, name)
+			return limitProblem("a name has more than %d bytes"+byNameBytes+": %.64q…", a.limits.NameBytes, name)
 		case len(value) > a.limits.ValueBytes:
-			return limitProblem("the value of label %q has %d bytes, at most %d are allowed", name, len(value), a.limits.ValueBytes)
+			return limitProblem("the value of label %q has %d bytes, at most %d are allowed"+byValueBytes, name, len(value), a.limits.ValueBytes)
 		case !utf8.ValidString(name) || !utf8.ValidString(value):
 			return invalidUTF8(name)
 		}
 	}
 	switch {
 	case n > a.limits.Labels:
-		return limitProblem("%d labels, at most %d are allowed", n, a.limits.Labels)
+		return limitProblem("%d labels, at most %d are allowed"+byLabels, n, a.limits.Labels)
 	case !named:
 		return noMetricName
 	case h.H == nil && h.FH == nil:

@@ -115,7 +115,7 @@ func (a *API) decodeRead(r *http.Request) (queries []readQuery, chunked bool, er
 	if err != nil {
 		return nil, false, err
 	}
-	data, err := decodeSnappy(nil, body, a.cfg.Read.MaxDecodedBytes)
+	data, err := decodeSnappy(nil, body, decodedLimit{a.cfg.Read.MaxDecodedBytes, "remote.read.maxDecodedBytes"})
 	if err != nil {
 		return nil, false, err
 	}

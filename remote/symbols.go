@@ -170,7 +170,7 @@ func (d *decoder) appendRefs(fc *easyproto.FieldContext, from int) (ok bool) {
 // of the metric name.
 func (d *decoder) resolve(set *labelSet, refs []uint32, tooMany bool) (bad problem, nameRef uint32) {
 	if tooMany {
-		return limitProblem("more than %d labels", d.limits.Labels), 0
+		return limitProblem("more than %d labels"+byLabels, d.limits.Labels), 0
 	}
 	if len(refs)%2 != 0 {
 		n := len(refs)

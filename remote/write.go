@@ -2,8 +2,10 @@ package remote
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/luminate/luminate/storage"
@@ -85,11 +87,13 @@ func (a *API) write(w http.ResponseWriter, r *http.Request, v version, q *writeR
 		return done(err)
 	}
 	defer release()
-	if q.decoded, err = decodeSnappy(q.decoded, q.body, a.cfg.MaxDecodedBytes); err != nil {
+	shape := a.cfg.shapeOf(tenant)
+	if q.decoded, err = decodeSnappy(q.decoded, q.body, a.cfg.decodedOf(shape)); err != nil {
+		a.tellLimited(tenant, err)
 		return done(err)
 	}
 	d := &q.decoder
-	d.reset(a.cfg.shapeOf(tenant), a.cfg.MaxBatchBytes)
+	d.reset(shape, a.cfg.MaxBatchBytes)
 	if v == version2 {
 		err = d.decodeV2(q.decoded)
 	} else {
@@ -162,6 +166,15 @@ func (a *API) tellRefused(t storage.Tenant, source string, refused *refusals) {
 	for _, n := range refused.named {
 		n.Source = source
 		a.cfg.OnRefused(t, n)
+	}
+}
+
+// tellLimited hands an error that is a limit of the tenant's own to the configured
+// listener.
+func (a *API) tellLimited(t storage.Tenant, err error) {
+	var e *storage.Error
+	if a.cfg.OnLimited != nil && errors.As(err, &e) && strings.HasPrefix(e.Setting, "limits.") {
+		a.cfg.OnLimited(t, e)
 	}
 }
 

@@ -97,6 +97,9 @@ func (l *Limiter) checkBatch(ctx context.Context, s *tenantState, b *storage.Bat
 			return nil, e
 		}
 	}
+	if l.cfg.Observe {
+		l.observeShape(s, limits, b)
+	}
 	var f *filter
 	if limits.tracksSeries() && len(b.Series) > 0 {
 		f = l.checkSeries(ctx, s, limits, b, now)
@@ -134,14 +137,36 @@ func (l *Limiter) checkBatch(ctx context.Context, s *tenantState, b *storage.Bat
 	return f, nil
 }
 
-// checkWhole checks what refuses a batch as a whole.
-func (l *Limiter) checkWhole(s *tenantState, limits *Limits, b *storage.Batch, n int, now time.Time) *LimitError {
-	if limits.MaxDecodedBytes > 0 {
-		if size := int64(len(b.Labels)) + 16*int64(n); size > limits.MaxDecodedBytes {
-			return &LimitError{err: storage.LimitErrorf(storage.KindTooLarge, "append", "max-decoded-bytes", "limits.maxDecodedBytes",
-				"the request has %d bytes decoded, at most %d are allowed", size, limits.MaxDecodedBytes)}
+// observeShape counts what the tenant's limits on labels and size would refuse. Enforced,
+// they are the decoders' business, which let less memory be taken; these counts go by the
+// batch, so its size is that of labels and samples.
+func (l *Limiter) observeShape(s *tenantState, limits *Limits, b *storage.Batch) {
+	count := func(id string) { l.metrics.limited.WithLabelValues(s.tenant.String(), id).Inc() }
+	over := func(n, most int) bool { return most > 0 && n > most }
+	if size := int64(len(b.Labels)) + 16*int64(len(b.Samples)+len(b.Histograms)); limits.MaxDecodedBytes > 0 && size > limits.MaxDecodedBytes {
+		count("max-decoded-bytes")
+	}
+	for i := range b.Series {
+		labels, name, value := 0, false, false
+		for n, v := range b.At(i).Labels.All() {
+			labels++
+			name = name || over(len(n), limits.MaxLabelNameBytes)
+			value = value || over(len(v), limits.MaxLabelValueBytes)
+		}
+		if over(labels, limits.MaxLabelsPerSeries) {
+			count("max-labels-per-series")
+		}
+		if name {
+			count("max-label-name-bytes")
+		}
+		if value {
+			count("max-label-value-bytes")
 		}
 	}
+}
+
+// checkWhole checks what refuses a batch as a whole.
+func (l *Limiter) checkWhole(s *tenantState, limits *Limits, b *storage.Batch, n int, now time.Time) *LimitError {
 	if limits.StoredBytes > 0 && s.bytes.Load() >= uint64(limits.StoredBytes) {
 		return &LimitError{Retry: time.Minute, err: storage.LimitErrorf(storage.KindLimited, "append", "stored-bytes", "limits.storedBytes",
 			"%d bytes are stored, at most %d are allowed", s.bytes.Load(), limits.StoredBytes)}

@@ -149,6 +149,16 @@ func (q *fairQueue) forgetLocked(qt *queueTenant) {
 	}
 }
 
+// of tells how many places a tenant has and how many of its queries wait.
+func (q *fairQueue) of(t storage.Tenant) (inUse, queued int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if qt := q.tenants[t]; qt != nil {
+		return qt.inUse, len(qt.waiters)
+	}
+	return 0, 0
+}
+
 // load tells how many places are taken.
 func (q *fairQueue) load() (inUse, queued int) {
 	q.mu.Lock()

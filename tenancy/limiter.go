@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"sync"
@@ -184,6 +185,15 @@ func (l *Limiter) all() []*tenantState {
 	return out
 }
 
+// Met counts a request that a limit of the tenant refused, or would have refused in mode
+// observe, outside of this package.
+func (l *Limiter) Met(t storage.Tenant, e *storage.Error) {
+	l.refuse(t, &LimitError{err: e})
+}
+
+// Observes tells whether limits are counted and refuse nothing.
+func (l *Limiter) Observes() bool { return l.cfg.Observe }
+
 // refuse counts a refusal and returns the error, or nil in mode observe.
 func (l *Limiter) refuse(t storage.Tenant, e *LimitError) *LimitError {
 	l.metrics.limited.WithLabelValues(t.String(), e.err.ID).Inc()
@@ -222,19 +232,50 @@ func (l *Limiter) admit(w http.ResponseWriter, r *http.Request, id Identity, rul
 	if rule.load == loadCheap {
 		return r, func() {}, nil
 	}
+	if l.cfg.Observe {
+		return l.admitObserved(r, s, limits, now)
+	}
 	done, e := l.queue.acquire(r.Context(), id.Tenant, limits.MaxConcurrentQueries, limits.MaxQueuedQueries)
 	if e != nil {
-		l.metrics.limited.WithLabelValues(s.tenant.String(), "query-queue").Inc()
-		if l.cfg.OnLimited != nil {
-			l.cfg.OnLimited(s.tenant, e.err)
-		}
-		return nil, nil, refuseLimit(e)
+		return nil, nil, refuseLimit(l.refuseQueued(s, e))
 	}
 	if limits.MaxQueryTime <= 0 {
 		return r, done, nil
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), time.Duration(limits.MaxQueryTime))
 	return r.WithContext(ctx), func() { cancel(); done() }, nil
+}
+
+// admitObserved gives a query a place of the process, which is bounded all the same,
+// and counts what the tenant's own bounds would have refused.
+func (l *Limiter) admitObserved(r *http.Request, s *tenantState, limits *Limits, now time.Time) (_ *http.Request, release func(), fail *refusal) {
+	if running, queued := l.queue.of(s.tenant); limits.MaxConcurrentQueries > 0 && running >= limits.MaxConcurrentQueries &&
+		limits.MaxQueuedQueries > 0 && queued >= limits.MaxQueuedQueries {
+		l.Met(s.tenant, storage.LimitErrorf(storage.KindLimited, "query queue", "max-queued-queries", "limits.maxQueuedQueries", "%d queries wait", queued))
+	}
+	done, e := l.queue.acquire(r.Context(), s.tenant, 0, 0)
+	if e != nil {
+		return nil, nil, refuseLimit(l.refuseQueued(s, e))
+	}
+	return r, func() {
+		done()
+		if most := time.Duration(limits.MaxQueryTime); most > 0 && l.cfg.Now().Sub(now) > most {
+			l.Met(s.tenant, storage.LimitErrorf(storage.KindTimeout, "query", "max-query-time", "limits.maxQueryTime", "the query took more than %s", most))
+		}
+	}, nil
+}
+
+// refuseQueued counts a query for which there was no place.
+func (l *Limiter) refuseQueued(s *tenantState, e *LimitError) *LimitError {
+	id := e.err.ID
+	if id == "" {
+		id = "query-queue" // full, or the caller's time was up
+	}
+	l.metrics.limited.WithLabelValues(s.tenant.String(), id).Inc()
+	if l.cfg.OnLimited != nil {
+		l.cfg.OnLimited(s.tenant, e.err)
+	}
+	return e
 }
 
 func (l *Limiter) admitWrite(w http.ResponseWriter, r *http.Request, s *tenantState, limits *Limits, now time.Time) *LimitError {
@@ -252,16 +293,47 @@ func (l *Limiter) admitWrite(w http.ResponseWriter, r *http.Request, s *tenantSt
 		}
 	}
 	s.samples.tell(w.Header(), now)
-	if limits.MaxRequestBytes > 0 {
-		if r.ContentLength > limits.MaxRequestBytes {
-			e := &LimitError{err: storage.LimitErrorf(storage.KindTooLarge, "write", "max-request-bytes", "limits.maxRequestBytes",
-				"the request has %d bytes, at most %d are allowed", r.ContentLength, limits.MaxRequestBytes)}
-			if e = l.refuse(s.tenant, e); e != nil {
-				return e
-			}
-		} else if !l.cfg.Observe {
-			r.Body = http.MaxBytesReader(w, r.Body, limits.MaxRequestBytes)
+	if limits.MaxRequestBytes <= 0 {
+		return nil
+	}
+	if r.ContentLength > limits.MaxRequestBytes {
+		return l.refuse(s.tenant, bodyOver(limits.MaxRequestBytes))
+	}
+	r.Body = &countedBody{ReadCloser: r.Body, left: limits.MaxRequestBytes, over: func() error {
+		if e := l.refuse(s.tenant, bodyOver(limits.MaxRequestBytes)); e != nil {
+			return e
+		}
+		return nil
+	}}
+	return nil
+}
+
+func bodyOver(most int64) *LimitError {
+	return &LimitError{err: storage.LimitErrorf(storage.KindTooLarge, "write", "max-request-bytes", "limits.maxRequestBytes",
+		"the request has more than %d bytes", most)}
+}
+
+// countedBody ends a body that is longer than it may be, its length not being told
+// before, with the error that over returns; nil lets it pass.
+type countedBody struct {
+	io.ReadCloser
+	left int64
+	over func() error
+}
+
+// Read implements io.Reader.
+func (b *countedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if b.over == nil {
+		return n, err
+	}
+	if b.left -= int64(n); b.left < 0 {
+		over := b.over()
+		b.over = nil
+		if over != nil {
+			b.over = func() error { return over } // counted once, an error for ever
+			return max(0, n+int(b.left)), over
 		}
 	}
-	return nil
+	return n, err
 }

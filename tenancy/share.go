@@ -24,8 +24,11 @@ const (
 	aliveFor = 20 * time.Second
 	// overlap is read again each time: notes become visible a little after the time
 	// that they bear.
-	overlap         = 10 * time.Second
-	exchangeTimeout = 5 * time.Second
+	overlap = 10 * time.Second
+	// exchangeTimeout bounds an exchange, for which appends may wait, and joinTimeout the
+	// first, which reads the notes of an hour.
+	exchangeTimeout = 2 * time.Second
+	joinTimeout     = 5 * time.Second
 	// sketchEvery is the time between two notes with the sketch of a tenant's day.
 	sketchEvery = 10 * time.Minute
 )
@@ -50,6 +53,7 @@ type share struct {
 	lastSeq  map[string]uint64    // of other processes
 	lastNote map[string]time.Time // of other processes
 	off      bool                 // the store cannot
+	failing  bool                 // the last exchange failed, and that was told
 }
 
 func newShare(l *Limiter) *share {
@@ -120,11 +124,11 @@ func (x *share) exchangeLocked(ctx context.Context) {
 		}
 		note.Body = appendNote(nil, notes)
 	}
-	since := now.Add(-2*seriesWindow - time.Minute)
+	since, timeout := now.Add(-2*seriesWindow-time.Minute), joinTimeout
 	if !x.newest.IsZero() {
-		since = x.newest.Add(-overlap)
+		since, timeout = x.newest.Add(-overlap), exchangeTimeout
 	}
-	ctx, cancel := context.WithTimeout(ctx, exchangeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	in, err := x.store.Exchange(ctx, note, since)
 	if err != nil {
@@ -137,6 +141,10 @@ func (x *share) exchangeLocked(ctx context.Context) {
 	x.read(in, now)
 	x.settle(out)
 	x.success.Store(max(1, x.limiter.cfg.Now().UnixNano()))
+	if x.failing {
+		x.failing = false
+		x.limiter.log.Info("the exchange with other processes works again")
+	}
 	x.limiter.metrics.exchanged(nil, int(x.live.Load()), now)
 }
 
@@ -195,8 +203,9 @@ func (x *share) failed(ctx context.Context, out []outgoing, err error) {
 		return
 	}
 	x.limiter.metrics.exchanged(err, int(x.live.Load()), x.limiter.cfg.Now())
-	if ctx.Err() == nil || errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		x.limiter.log.Warn("processes do not agree on limits: each goes by its own count", "err", err)
+	if !x.failing && !errors.Is(ctx.Err(), context.Canceled) {
+		x.failing = true
+		x.limiter.log.Warn("the exchange with other processes fails; after 10 s limits on series are each process's own", "err", err)
 	}
 }
 

@@ -96,9 +96,9 @@ func (s *guarded) Select(ctx context.Context, t storage.Tenant, q storage.Select
 		return failed[storage.Series](err)
 	}
 	if f := federated(id, t); f != nil {
-		return s.selectFederated(ctx, f, q)
+		return watched(s, t, s.selectFederated(ctx, f, q), samplesOf)
 	}
-	return s.next.Select(ctx, t, q)
+	return watched(s, t, s.next.Select(ctx, t, q), samplesOf)
 }
 
 // SelectLabels implements storage.Store.
@@ -109,13 +109,13 @@ func (s *guarded) SelectLabels(ctx context.Context, t storage.Tenant, q storage.
 	}
 	q.Matchers = narrow(id, q.Matchers)
 	q = s.boundDiscovery(t, q)
-	if l := s.queryLimits(t); l != nil {
+	if l, observed := s.queryLimits(t); l != nil && !observed {
 		q.MaxSeries = least(q.MaxSeries, l.MaxSeriesPerQuery)
 	}
 	if f := federated(id, t); f != nil {
-		return s.labelsFederated(ctx, f, q)
+		return watched(s, t, s.labelsFederated(ctx, f, q), noSamples)
 	}
-	return s.next.SelectLabels(ctx, t, q)
+	return watched(s, t, s.next.SelectLabels(ctx, t, q), noSamples)
 }
 
 // Evaluate implements storage.Store. Groups of several tenants cannot be merged
@@ -126,6 +126,7 @@ func (s *guarded) Evaluate(ctx context.Context, t storage.Tenant, g storage.Grid
 		return nil, err
 	}
 	g.Matchers = narrow(id, g.Matchers)
+	asked := g
 	if g, err = s.boundGrid(t, g); err != nil {
 		return nil, err
 	}
@@ -135,7 +136,7 @@ func (s *guarded) Evaluate(ctx context.Context, t storage.Tenant, g storage.Grid
 		}
 		return nil, storage.Errorf(storage.KindUnsupported, "evaluate", "a grid over several tenants")
 	}
-	return s.next.Evaluate(ctx, t, g)
+	return s.evaluate(ctx, t, g, asked)
 }
 
 // Estimate implements storage.Store.

@@ -78,6 +78,7 @@ func nativeConfig(cfg *Config, g *guards) native.Config {
 	c.Version, c.Backend, c.TenantMode = version, cfg.Storage.Backend, tenantMode(cfg)
 	c.AdminEnable, c.Memory = cfg.Admin.Enable, g.memory
 	c.WriteLimitsOf, c.QueryLimitsOf, c.Limits = nativeWriteLimits(l, c.Write), nativeQueryLimits(l, c.Query), l
+	c.WatchedOf, c.OnLimited = watchedQueryLimits(l, c.Query), l.Met
 	return c
 }
 
@@ -89,7 +90,7 @@ func remoteConfig(cfg *Config, g *guards, refusals *native.Refusals) remote.Conf
 	c.OTLP.TranslationStrategy = otlptranslator.TranslationStrategyOption(cfg.OTLP.TranslationStrategy)
 	c.OTLP.PromoteResourceAttributes = cfg.OTLP.PromoteAttributes
 	c.OTLP.PromoteScopeMetadata = cfg.OTLP.PromoteScope
-	c.Limits = shapeLimits(l)
+	c.Limits, c.OnLimited = shapeLimits(l), l.Met
 	c.OnRefused = func(t storage.Tenant, r remote.Refused) {
 		refusals.Record(t, native.Refusal{Time: time.Now(), Source: r.Source, Series: r.Series, Reason: string(r.Reason), Message: r.Message})
 	}
