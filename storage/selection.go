@@ -30,6 +30,10 @@ type Selection struct {
 	// it yields them, in bytes, and with a negative number as it hands them over: what
 	// is yielded is the receiver's to count. An error of it ends the sequence.
 	Hold func(bytes int64) error
+	// Chunks lets Select hand out native histograms as the chunks that they are
+	// stored as, undecoded, in Series.Chunks. A backend that stores none, or whose
+	// chunks do not fit the range, answers samples.
+	Chunks bool
 }
 
 // Validate checks that mint is not after maxt and no bound is negative.
@@ -65,27 +69,45 @@ func MetricOf(ms []*Matcher) (string, bool) {
 }
 
 // Series is what Select yields: labels with their samples in order of time, each
-// time at most once over Samples and Histograms together. The receiver owns all
-// of it.
+// time at most once over Samples, Histograms and Chunks together. The receiver owns
+// all of it.
 type Series struct {
 	Labels     Labels
 	Samples    []Sample
 	STs        []int64 // start timestamps: nil, or one for each of Samples, 0 = unset
 	Histograms []HistogramSample
+	// Chunks are further native histograms, in order of time, where Selection.Chunks
+	// asked for them. Each lies wholly in the range, and no other sample of the series
+	// between its first and its last.
+	Chunks []Chunk
 }
 
-// Sizes of what a series holds in memory, in bytes: a sample, and the overhead beside
-// labels and samples. A histogram counts as so many samples.
+// Len counts the samples of all kinds.
+func (s *Series) Len() int {
+	n := len(s.Samples) + len(s.Histograms)
+	for i := range s.Chunks {
+		n += s.Chunks[i].Samples
+	}
+	return n
+}
+
+// Sizes of what a series holds in memory, in bytes: a sample, the overhead beside
+// labels and samples, and that of a chunk. A histogram counts as so many samples.
 const (
 	sampleBytes      = 16
 	seriesBytes      = 256
+	chunkBytes       = 64
 	histogramSamples = 24
 )
 
 // Bytes estimates the memory that the series holds.
 func (s *Series) Bytes() int64 {
-	return seriesBytes + int64(2*len(s.Labels)) +
+	n := seriesBytes + int64(2*len(s.Labels)) +
 		sampleBytes*int64(len(s.Samples)+histogramSamples*len(s.Histograms)) + int64(8*len(s.STs))
+	for i := range s.Chunks {
+		n += chunkBytes + int64(len(s.Chunks[i].Data))
+	}
+	return n
 }
 
 // Estimate is what a selection will cost, from the index alone. Values are upper

@@ -78,7 +78,7 @@ func (s *guarded) selectFederated(ctx context.Context, tenants []storage.Tenant,
 					return
 				}
 				series++
-				samples += len(x.Samples) + len(x.Histograms)
+				samples += x.Len()
 				if err := overSelection(q, series, samples); err != nil {
 					yield(storage.Series{}, err)
 					return

@@ -25,7 +25,7 @@ func (s *scan) merge(n uint32, want uint64, mint, maxt int64) {
 	out := &s.out
 	for m := want; m != 0; m &= m - 1 {
 		slot := bits.TrailingZeros64(m)
-		out.ts[slot], out.vs[slot], out.sts[slot], out.hists[slot] = nil, nil, nil, nil
+		out.ts[slot], out.vs[slot], out.sts[slot], out.hists[slot], out.chunks[slot] = nil, nil, nil, nil, nil
 		s.mergeSlot(n, slot, mint, maxt)
 		if len(out.ts[slot]) > 0 {
 			out.mask |= 1 << slot
@@ -33,6 +33,10 @@ func (s *scan) merge(n uint32, want uint64, mint, maxt int64) {
 	}
 	if len(s.hists) > 0 {
 		s.mergeHistograms(n, mint, maxt)
+	}
+	for _, x := range s.kept {
+		out.chunks[x.slot] = append(out.chunks[x.slot], storage.Chunk(x.c))
+		out.mask |= 1 << x.slot
 	}
 }
 

@@ -275,7 +275,7 @@ func (h *history) compare(op string) {
 	for _, tn := range historyTenants {
 		for _, s := range []storage.Selection{h.selection(), {MinT: h.now.Load() - 29*dayMillis, MaxT: h.now.Load() + dayMillis}} {
 			want := storagetest.Collect(h.t, h.model, tn, s)
-			s.Unsorted = h.rng.IntN(2) == 0
+			s.Unsorted, s.Chunks = h.rng.IntN(2) == 0, h.rng.IntN(2) == 0
 			got := storagetest.Collect(h.t, h.db, tn, s)
 			if s.Unsorted {
 				slices.SortFunc(got, func(a, b storage.Series) int { return storage.CompareLabels(a.Labels, b.Labels) })

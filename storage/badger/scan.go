@@ -28,7 +28,9 @@ type groupColumns struct {
 	vs    [block.GroupSize][]float64
 	sts   [block.GroupSize][]int64 // start timestamps: nil, or one for each sample
 	hists [block.GroupSize][]storage.HistogramSample
-	bytes uint64 // of the blocks that were read
+	// chunks are histograms beside hists, where the scan keeps chunks.
+	chunks [block.GroupSize][]storage.Chunk
+	bytes  uint64 // of the blocks that were read
 }
 
 // samples counts floats and histograms.
@@ -62,12 +64,14 @@ type scan struct {
 	its   [2]*badgerdb.Iterator // float and histogram blocks
 	epoch uint64                // of the partition, before txn was opened
 
-	guessed bool // when the blocks of the group that is read end
-	expect  blockCount
+	guessed    bool // when the blocks of the group that is read end
+	expect     blockCount
+	keepChunks bool // hand out stored histogram chunks where nothing speaks against it
 
 	pieces []*piece
 	used   int
 	hists  []histogramPiece
+	kept   []chunkPiece
 	chunks block.HistogramChunks
 	raw    []block.HistogramSample
 	late   []lateSample
@@ -94,7 +98,7 @@ func (db *DB) newScan(p *partition) *scan {
 	if !ok {
 		s = &scan{}
 	}
-	s.db, s.p, s.epoch, s.guessed = db, p, 0, false
+	s.db, s.p, s.epoch, s.guessed, s.keepChunks = db, p, 0, false, false
 	return s
 }
 
@@ -112,7 +116,7 @@ func (s *scan) close() {
 
 // keepable tells whether the buffers are small; after histograms they are let go.
 func (s *scan) keepable() bool {
-	if len(s.pieces) > keptPieces || cap(s.times) > keptSamples || cap(s.hists)+cap(s.raw)+cap(s.late) > 0 {
+	if len(s.pieces) > keptPieces || cap(s.times) > keptSamples || cap(s.hists)+cap(s.kept)+cap(s.raw)+cap(s.late) > 0 {
 		return false
 	}
 	for _, x := range s.pieces {
@@ -202,7 +206,7 @@ func forEachGroup(ids *roaring.Bitmap, fn func(n uint32, want uint64) error) err
 // and what is seen twice is merged away.
 func (s *scan) group(n uint32, want uint64, mint, maxt int64) (g *groupColumns, err error) {
 	defer damageOf(&err)
-	s.used, s.hists = 0, s.hists[:0]
+	s.used, s.hists, s.kept = 0, s.hists[:0], s.kept[:0]
 	s.out.group, s.out.mask, s.out.bytes = n, 0, 0
 	if mint > maxt {
 		return &s.out, nil
@@ -217,6 +221,9 @@ func (s *scan) group(n uint32, want uint64, mint, maxt int64) (g *groupColumns, 
 		}
 	}
 	s.tombs = *s.p.tombstones.Load()
+	if err := s.settleChunks(n); err != nil {
+		return nil, err
+	}
 	s.merge(n, want, mint, maxt)
 	return &s.out, nil
 }
@@ -448,11 +455,12 @@ func (s *scan) readHistograms(b []byte, k blockKey, want uint64, mint, maxt int6
 			if c.MaxT < mint || c.MinT > maxt {
 				continue
 			}
-			if s.raw, err = c.AppendSamples(s.raw[:0]); err != nil {
-				return err
+			if s.keepChunks && c.MinT >= mint && c.MaxT <= maxt {
+				s.keep(k.lsn, slot, i)
+				continue
 			}
-			for _, h := range s.raw {
-				s.hists = append(s.hists, histogramPiece{lsn: k.lsn, slot: uint8(slot), h: storage.HistogramSample(h)})
+			if err := s.decodeChunk(k.lsn, slot, c); err != nil {
+				return err
 			}
 		}
 	}

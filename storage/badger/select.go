@@ -156,7 +156,7 @@ func (x *selection) add(s storage.Series, isNew bool) error {
 	if isNew {
 		x.series++
 	}
-	x.count += len(s.Samples) + len(s.Histograms)
+	x.count += s.Len()
 	if x.s.MaxSeries > 0 && x.series > x.s.MaxSeries {
 		return storage.LimitErrorf(storage.KindTooLarge, "select", "max-series-per-query", "limits.maxSeriesPerQuery",
 			"the query selects more than %d series", x.s.MaxSeries)
@@ -332,12 +332,14 @@ func joinDays(a, b storage.Series) storage.Series {
 	}
 	a.Samples = append(a.Samples, b.Samples...)
 	a.Histograms = append(a.Histograms, b.Histograms...)
+	a.Chunks = append(a.Chunks, b.Chunks...)
 	return a
 }
 
 // scan reads series of one partition, a group at a time.
 func (x *selection) scan(ctx context.Context, p *partition, ids *roaring.Bitmap, fn func([]storage.Series) error) error {
 	s := x.db.newScan(p)
+	s.keepChunks = x.s.Chunks
 	defer s.close()
 	return forEachGroup(ids, func(n uint32, want uint64) error {
 		if err := storage.ContextError(ctx, "select"); err != nil {
@@ -402,6 +404,7 @@ func (s *scan) series(ctx context.Context, g *groupColumns) ([]storage.Series, e
 			}
 		}
 		x.Histograms = slices.Clone(g.hists[slot])
+		x.Chunks = slices.Clone(g.chunks[slot])
 	}
 	return out, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 	"testing"
 
 	"github.com/luminate/luminate/storage"
@@ -50,7 +51,8 @@ func matcher(typ promlabels.MatchType, name, value string) *storage.Matcher {
 	return promlabels.MustNewMatcher(typ, name, value)
 }
 
-// Collect drains a Select and fails the test on an error.
+// Collect drains a Select and fails the test on an error. Chunks that q asks for are
+// checked against their promise and decoded.
 func Collect(t TB, s storage.Store, tenant string, q storage.Selection) []storage.Series {
 	t.Helper()
 	var out []storage.Series
@@ -58,9 +60,46 @@ func Collect(t TB, s storage.Store, tenant string, q storage.Selection) []storag
 		if err != nil {
 			t.Fatalf("select %s: %v", storage.FormatSelector(q.Matchers), err)
 		}
+		if d := checkChunks(&x, q); d != "" {
+			t.Fatalf("select %s: %s: %s", storage.FormatSelector(q.Matchers), x.Labels, d)
+		}
+		if err := x.DecodeChunks(); err != nil {
+			t.Fatalf("select %s: %s: %v", storage.FormatSelector(q.Matchers), x.Labels, err)
+		}
 		out = append(out, x)
 	}
 	return out
+}
+
+// checkChunks tells what is wrong with the chunks of a series, "" if nothing is.
+func checkChunks(x *storage.Series, q storage.Selection) string {
+	if len(x.Chunks) > 0 && !q.Chunks {
+		return "chunks that nobody asked for"
+	}
+	last := int64(math.MinInt64)
+	for i := range x.Chunks {
+		c := &x.Chunks[i]
+		hs, err := c.AppendHistograms(nil)
+		switch {
+		case err != nil:
+			return err.Error()
+		case len(hs) == 0 || len(hs) != c.Samples:
+			return fmt.Sprintf("chunk %d has %d samples, said %d", i, len(hs), c.Samples)
+		case hs[0].T != c.MinT || hs[len(hs)-1].T != c.MaxT:
+			return fmt.Sprintf("chunk %d is from %d to %d, said %d to %d", i, hs[0].T, hs[len(hs)-1].T, c.MinT, c.MaxT)
+		case c.MinT < q.MinT || c.MaxT > q.MaxT:
+			return fmt.Sprintf("chunk %d from %d to %d is not in the range %d to %d", i, c.MinT, c.MaxT, q.MinT, q.MaxT)
+		case i > 0 && c.MinT <= last:
+			return fmt.Sprintf("chunk %d begins at %d, the one before ends at %d", i, c.MinT, last)
+		}
+		last = c.MaxT
+		within := func(t int64) bool { return t >= c.MinT && t <= c.MaxT }
+		if slices.ContainsFunc(x.Samples, func(s storage.Sample) bool { return within(s.T) }) ||
+			slices.ContainsFunc(x.Histograms, func(h storage.HistogramSample) bool { return within(h.T) }) {
+			return fmt.Sprintf("chunk %d from %d to %d is not alone there", i, c.MinT, c.MaxT)
+		}
+	}
+	return ""
 }
 
 // DiffSeries compares two answers bit by bit and returns the first difference,

@@ -1,6 +1,7 @@
 package storagetest
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -45,6 +46,7 @@ func Run(t *testing.T, newStore func(t testing.TB) storage.Store, opts Options) 
 		{"out of order over days", s.testOutOfOrder},
 		{"start timestamps", s.testStartTimestamps},
 		{"native histograms", s.testHistograms},
+		{"stored chunks", s.testChunks},
 		{"exemplars", s.testExemplars},
 		{"metadata", s.testMetadata},
 		{"tenants are isolated", s.testTenants},
@@ -107,7 +109,13 @@ func appendBoth(t testing.TB, got, want storage.Store, tenant string, b *storage
 // compare fails the test where a selection differs between store and model.
 func compare(t testing.TB, got, want storage.Store, tenant string, q storage.Selection) {
 	t.Helper()
-	if d := DiffSeries(Collect(t, got, tenant, q), Collect(t, want, tenant, q)); d != "" {
+	g, w := Collect(t, got, tenant, q), Collect(t, want, tenant, q)
+	if q.Unsorted {
+		for _, all := range [][]storage.Series{g, w} {
+			slices.SortFunc(all, func(a, b storage.Series) int { return storage.CompareLabels(a.Labels, b.Labels) })
+		}
+	}
+	if d := DiffSeries(g, w); d != "" {
 		t.Fatalf("select %s [%d, %d]: %s", storage.FormatSelector(q.Matchers), q.MinT, q.MaxT, d)
 	}
 }
