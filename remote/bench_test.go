@@ -144,7 +144,7 @@ func BenchmarkRead(b *testing.B) {
 	b.ReportAllocs()
 	begin := cpuSeconds(b)
 	for b.Loop() {
-		f := newFrameWriter(io.Discard, DefaultConfig().Read.MaxFrameBytes)
+		f := newFrameWriter(io.Discard, DefaultConfig().Read.MaxFrameBytes, false)
 		for i := range in {
 			if err := f.series(0, in[i]); err != nil {
 				b.Fatal(err)
@@ -152,6 +152,34 @@ func BenchmarkRead(b *testing.B) {
 		}
 	}
 	b.ReportMetric(series*samples*float64(b.N)/(cpuSeconds(b)-begin), "samples/cpu-s")
+}
+
+// BenchmarkReadHistograms measures a streamed answer of native histograms out of
+// Badger's blocks: the stored chunks as they are, and made anew of samples.
+func BenchmarkReadHistograms(b *testing.B) {
+	store, from, to := storedHistograms(b)
+	samples := 0
+	for _, chunks := range []bool{true, false} {
+		b.Run(fmt.Sprintf("stored=%v", chunks), func(b *testing.B) {
+			sel := storage.Selection{MinT: from, MaxT: to, Chunks: chunks}
+			b.ReportAllocs()
+			begin := cpuSeconds(b)
+			for b.Loop() {
+				samples = 0
+				f := newFrameWriter(io.Discard, DefaultConfig().Read.MaxFrameBytes, true)
+				for s, err := range store.Select(b.Context(), storage.MustTenant(testTenant), sel) {
+					if err != nil {
+						b.Fatal(err)
+					}
+					samples += s.Len()
+					if err := f.series(0, s); err != nil {
+						b.Fatal(err)
+					}
+				}
+			}
+			b.ReportMetric(float64(samples)*float64(b.N)/(cpuSeconds(b)-begin), "histograms/cpu-s")
+		})
+	}
 }
 
 // BenchmarkOTLP measures decoding and translation of a request of 2,000 cumulative

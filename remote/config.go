@@ -72,6 +72,10 @@ type ReadConfig struct {
 	MaxSamples      int   // in a SAMPLES answer to one query; histograms count as one
 	MaxFrameBytes   int   // of a frame of the streamed response, about
 	Concurrency     int   // requests served at once; others wait
+	// StartTimestamps streams the start timestamps of samples that have any, in chunks
+	// (XOR2, HISTOGRAM_ST, FLOAT_HISTOGRAM_ST) that a Prometheus which does not know
+	// them fails on. The request cannot tell whether its sender does.
+	StartTimestamps bool
 }
 
 // OTLPConfig chooses how OTLP metrics become series; the fields are those of

@@ -16,5 +16,18 @@
 //     a snappy or gzip body claims, and what a message would expand to.
 //   - The bits of every value are kept, staleness markers included.
 //
-// DESIGN.md says what differs from Prometheus on purpose, and gives measured figures.
+// # What differs from Prometheus on purpose
+//
+//   - Out-of-order samples are taken, back to the tenant's retention.
+//   - At one timestamp the greater value wins instead of a 400: retries are harmless.
+//   - What can be stored of a request is stored, also in 1.0, and everything that is
+//     not is answered 400 and named: bad series, exemplars that cannot be stored.
+//   - A body that is too large is 413; a tenant over its rate is 429, our own overload
+//     503.
+//   - OTLP: a failed commit is never 200, bad points are a partial success, delta
+//     temporality is refused with a message; our fault is 503, which clients repeat.
+//   - Remote read streams XOR chunks made of columns; histograms go out as they are
+//     stored, where the backend stores chunks.
+//
+// DESIGN.md gives the reasons, the smaller differences and measured figures.
 package remote

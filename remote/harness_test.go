@@ -23,7 +23,13 @@ import (
 	"github.com/luminate/luminate/tenancy"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m,
+		// glog and opencensus, which Badger's dependencies import, work for ever.
+		goleak.IgnoreTopFunction("github.com/golang/glog.(*fileSink).flushDaemon"),
+		goleak.IgnoreTopFunction("go.opencensus.io/stats/view.(*worker).start"),
+	)
+}
 
 const testTenant = "acme"
 
@@ -39,8 +45,17 @@ type stack struct {
 
 func newStack(tb testing.TB, edit ...func(*Config)) *stack {
 	tb.Helper()
-	s := &stack{tb: tb, model: storagetest.NewModel(), now: time.Now().Truncate(time.Second).UnixMilli()}
-	s.faulty = storagetest.NewFaulty(s.model, nil)
+	model := storagetest.NewModel()
+	s := newStackOver(tb, model, edit...)
+	s.model = model
+	return s
+}
+
+// newStackOver is newStack over another store; its model is nil.
+func newStackOver(tb testing.TB, store storage.Store, edit ...func(*Config)) *stack {
+	tb.Helper()
+	s := &stack{tb: tb, now: time.Now().Truncate(time.Second).UnixMilli()}
+	s.faulty = storagetest.NewFaulty(store, nil)
 	cfg := DefaultConfig()
 	for _, f := range edit {
 		f(&cfg)

@@ -219,16 +219,27 @@ func (a *API) readSamples(ctx context.Context, held *tenancy.MemoryReservation, 
 			ts.Samples[i] = prompb.Sample{Timestamp: x.T, Value: x.V}
 		}
 		for _, h := range s.Histograms {
-			if h.FH != nil {
-				ts.Histograms = append(ts.Histograms, prompb.FromFloatHistogram(h.T, h.FH))
-			} else {
-				ts.Histograms = append(ts.Histograms, prompb.FromIntHistogram(h.T, h.H))
-			}
+			ts.Histograms = append(ts.Histograms, histogramMessage(h))
 		}
 		res.Timeseries = append(res.Timeseries, ts)
 		return nil
 	})
 	return res, n, err
+}
+
+// histogramMessage encodes a histogram of a SAMPLES answer. That there was no counter
+// reset is not told: it was true of the sample before in a block, which may not be
+// the one before in the answer. Readers compare the counts themselves.
+func histogramMessage(h storage.HistogramSample) (p prompb.Histogram) {
+	if h.FH != nil {
+		p = prompb.FromFloatHistogram(h.T, h.FH)
+	} else {
+		p = prompb.FromIntHistogram(h.T, h.H)
+	}
+	if p.ResetHint == prompb.Histogram_NO {
+		p.ResetHint = prompb.Histogram_UNKNOWN
+	}
+	return p
 }
 
 // eachSeries calls fn for each series of a query, in order of labels.
@@ -280,14 +291,15 @@ func (s *startedWriter) Write(p []byte) (int, error) {
 func (a *API) answerChunks(ctx context.Context, w http.ResponseWriter, out *startedWriter, queries []readQuery) error {
 	w.Header().Set("Content-Type", chunksType)
 	buffered := bufio.NewWriterSize(out, 64<<10)
-	frames := newFrameWriter(promremote.NewChunkedWriter(buffered, nil), a.cfg.Read.MaxFrameBytes)
+	frames := newFrameWriter(promremote.NewChunkedWriter(buffered, nil), a.cfg.Read.MaxFrameBytes, a.cfg.Read.StartTimestamps)
 	for i := range queries {
 		q := &queries[i]
 		if q.empty() {
 			continue
 		}
+		q.selection.Chunks = true
 		err := a.eachSeries(ctx, q, func(s storage.Series) error {
-			a.metrics.readSamples.Add(float64(len(s.Samples) + len(s.Histograms)))
+			a.metrics.readSamples.Add(float64(s.Len()))
 			return frames.series(int64(i), s)
 		})
 		if err != nil {

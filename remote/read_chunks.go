@@ -3,6 +3,8 @@ package remote
 import (
 	"fmt"
 	"io"
+	"math"
+	"slices"
 
 	"github.com/VictoriaMetrics/easyproto"
 	"github.com/prometheus/prometheus/prompb"
@@ -15,27 +17,30 @@ import (
 const samplesPerChunk = 120
 
 // frameWriter sends series as frames of ChunkedReadResponse messages: one series a
-// frame, a long series in several. Start timestamps are not sent: the chunk types
-// that hold them are unknown to all but the newest Prometheus.
+// frame, a long series in several.
 type frameWriter struct {
 	out      io.Writer // gets each message in one Write
 	maxBytes int
+	// starts sends start timestamps, in the chunk types that hold them.
+	starts bool
 
 	resp   prompb.ChunkedReadResponse
 	one    [1]*prompb.ChunkedSeries
 	chunks []prompb.Chunk
 	labels []prompb.Label
-	left   int // bytes left in the frame, about
-	full   int // bytes that chunks may take in one frame
+	xor    xorEncoder
+	coded  []byte // chunks of floats in the frame
+	left   int    // bytes left in the frame, about
+	full   int    // bytes that chunks may take in one frame
 	data   []byte
 }
 
-func newFrameWriter(out io.Writer, maxBytes int) *frameWriter {
-	return &frameWriter{out: out, maxBytes: maxBytes}
+func newFrameWriter(out io.Writer, maxBytes int, starts bool) *frameWriter {
+	return &frameWriter{out: out, maxBytes: maxBytes, starts: starts}
 }
 
-// series sends one series: floats and histograms in order of time, in chunks of one
-// type each.
+// series sends one series in order of time: stored chunks as they are, floats and
+// histograms between them in chunks of one type each.
 func (f *frameWriter) series(query int64, s storage.Series) error {
 	f.labels = appendLabelPairs(f.labels[:0], s.Labels)
 	f.full = f.maxBytes
@@ -43,24 +48,37 @@ func (f *frameWriter) series(query int64, s storage.Series) error {
 		f.full -= f.labels[i].Size()
 	}
 	f.left = f.full
-	f.chunks = f.chunks[:0]
+	f.chunks, f.coded = f.chunks[:0], f.coded[:0]
 	f.resp.QueryIndex = query
-	if len(s.Samples)+len(s.Histograms) == 0 {
+	if len(s.Samples)+len(s.Histograms)+len(s.Chunks) == 0 {
 		return f.send() // only the labels were asked for
 	}
-	samples, histograms := s.Samples, s.Histograms
-	for len(samples)+len(histograms) > 0 {
-		var n int
+	for len(s.Samples)+len(s.Histograms)+len(s.Chunks) > 0 {
+		// Nothing lies at the end of time but for nothing at all.
+		float, hist, chunk := int64(math.MaxInt64), int64(math.MaxInt64), int64(math.MaxInt64)
+		if len(s.Samples) > 0 {
+			float = s.Samples[0].T
+		}
+		if len(s.Histograms) > 0 {
+			hist = s.Histograms[0].T
+		}
+		if len(s.Chunks) > 0 {
+			chunk = s.Chunks[0].MinT
+		}
 		var err error
 		switch {
-		case len(histograms) == 0 || len(samples) > 0 && samples[0].T < histograms[0].T:
-			n = floatRun(samples, histograms)
-			err = f.floats(samples[:n])
-			samples = samples[n:]
+		case len(s.Chunks) > 0 && chunk <= min(float, hist):
+			err = f.stored(&s.Chunks[0])
+			s.Chunks = s.Chunks[1:]
+		case len(s.Samples) > 0 && float <= hist:
+			n := floatRun(s.Samples, min(hist, chunk))
+			err = f.floats(s.Samples[:n], s.STs)
+			s.Samples = s.Samples[n:]
+			s.STs = s.STs[min(n, len(s.STs)):]
 		default:
-			n = histogramRun(histograms, samples)
-			err = f.histograms(histograms[:n])
-			histograms = histograms[n:]
+			n := histogramRun(s.Histograms, min(float, chunk))
+			err = f.histograms(s.Histograms[:n])
+			s.Histograms = s.Histograms[n:]
 		}
 		if err != nil {
 			return err
@@ -69,52 +87,82 @@ func (f *frameWriter) series(query int64, s storage.Series) error {
 	return f.flush()
 }
 
-// floatRun counts the floats before the next histogram, a chunk's worth at most.
-func floatRun(samples []storage.Sample, histograms []storage.HistogramSample) int {
+// floatRun counts the floats before a time, a chunk's worth at most and at least one.
+func floatRun(samples []storage.Sample, end int64) int {
 	n := min(len(samples), samplesPerChunk)
-	if len(histograms) == 0 || samples[n-1].T < histograms[0].T {
+	if samples[n-1].T < end {
 		return n
 	}
 	for i := 1; i < n; i++ {
-		if samples[i].T >= histograms[0].T {
+		if samples[i].T >= end {
 			return i
 		}
 	}
 	return n
 }
 
-// histogramRun counts the histograms of the first one's type before the next float,
-// a chunk's worth at most.
-func histogramRun(histograms []storage.HistogramSample, samples []storage.Sample) int {
+// histogramRun counts the histograms of the first one's type before a time, a chunk's
+// worth at most and at least one.
+func histogramRun(histograms []storage.HistogramSample, end int64) int {
 	n := min(len(histograms), samplesPerChunk)
 	for i := 1; i < n; i++ {
-		if (histograms[i].FH != nil) != (histograms[0].FH != nil) || len(samples) > 0 && samples[0].T < histograms[i].T {
+		if (histograms[i].FH != nil) != (histograms[0].FH != nil) || histograms[i].T >= end {
 			return i
 		}
 	}
 	return n
 }
 
-func (f *frameWriter) floats(samples []storage.Sample) error {
-	c := chunkenc.NewXORChunk()
-	app, err := c.Appender()
+// stored sends a chunk as it is stored, unless it is of a type that only a reader of
+// start timestamps knows.
+func (f *frameWriter) stored(c *storage.Chunk) error {
+	plain := c.Encoding == chunkenc.EncHistogram || c.Encoding == chunkenc.EncFloatHistogram
+	if plain || f.starts {
+		return f.add(c.Encoding, c.Data, c.MinT, c.MaxT)
+	}
+	hs, err := c.AppendHistograms(nil)
 	if err != nil {
-		return fmt.Errorf("begin a chunk: %w", err)
+		return err
 	}
-	for _, s := range samples {
-		app.Append(0, s.T, s.V)
+	for len(hs) > 0 {
+		n := min(len(hs), samplesPerChunk)
+		if err := f.histograms(hs[:n]); err != nil {
+			return err
+		}
+		hs = hs[n:]
 	}
-	return f.add(c, samples[0].T, samples[len(samples)-1].T)
+	return nil
+}
+
+// floats encodes a run of floats; sts are their start timestamps, or nil.
+func (f *frameWriter) floats(samples []storage.Sample, sts []int64) error {
+	mint, maxt := samples[0].T, samples[len(samples)-1].T
+	if f.starts && slices.ContainsFunc(sts[:min(len(samples), len(sts))], func(st int64) bool { return st != 0 }) {
+		c := chunkenc.NewXOR2Chunk()
+		app, err := c.Appender()
+		if err != nil {
+			return fmt.Errorf("begin a chunk: %w", err)
+		}
+		for i, s := range samples {
+			app.Append(sts[i], s.T, s.V)
+		}
+		return f.add(c.Encoding(), c.Bytes(), mint, maxt)
+	}
+	// Where the buffer grows, earlier chunks stay in the old one.
+	from := len(f.coded)
+	f.coded = f.xor.append(f.coded, samples)
+	return f.add(chunkenc.EncXOR, f.coded[from:len(f.coded):len(f.coded)], mint, maxt)
 }
 
 // histograms encodes histograms of one type. A counter reset or a new bucket layout
 // that the chunk cannot take in begins another chunk.
 func (f *frameWriter) histograms(hs []storage.HistogramSample) error {
-	encoding := chunkenc.EncHistogram
+	kind := chunkenc.ValHistogram
 	if hs[0].FH != nil {
-		encoding = chunkenc.EncFloatHistogram
+		kind = chunkenc.ValFloatHistogram
 	}
-	c, err := chunkenc.NewEmptyChunk(encoding)
+	starts := f.starts && slices.ContainsFunc(hs, func(h storage.HistogramSample) bool { return h.ST != 0 })
+	c, err := chunkenc.NewEmptyChunk(kind.ChunkEncoding(false, starts))
 	if err != nil {
 		return fmt.Errorf("begin a chunk: %w", err)
 	}
@@ -124,12 +172,16 @@ func (f *frameWriter) histograms(hs []storage.HistogramSample) error {
 	}
 	first := 0
 	for i, h := range hs {
+		st := int64(0)
+		if starts {
+			st = h.ST
+		}
 		var next chunkenc.Chunk
 		var recoded bool
 		if h.FH != nil {
-			next, recoded, app, err = app.AppendFloatHistogram(nil, 0, h.T, h.FH, false)
+			next, recoded, app, err = app.AppendFloatHistogram(nil, st, h.T, h.FH, false)
 		} else {
-			next, recoded, app, err = app.AppendHistogram(nil, 0, h.T, h.H, false)
+			next, recoded, app, err = app.AppendHistogram(nil, st, h.T, h.H, false)
 		}
 		if err != nil {
 			return fmt.Errorf("encode a histogram at %d: %w", h.T, err)
@@ -138,28 +190,28 @@ func (f *frameWriter) histograms(hs []storage.HistogramSample) error {
 			continue
 		}
 		if !recoded {
-			if err := f.add(c, hs[first].T, hs[i-1].T); err != nil {
+			if err := f.add(c.Encoding(), c.Bytes(), hs[first].T, hs[i-1].T); err != nil {
 				return err
 			}
 			first = i
 		}
 		c = next
 	}
-	return f.add(c, hs[first].T, hs[len(hs)-1].T)
+	return f.add(c.Encoding(), c.Bytes(), hs[first].T, hs[len(hs)-1].T)
 }
 
 // add puts a chunk into the frame, and sends the frame once it is full.
-func (f *frameWriter) add(c chunkenc.Chunk, mint, maxt int64) error {
-	chunk := prompb.Chunk{MinTimeMs: mint, MaxTimeMs: maxt, Type: prompb.Chunk_Encoding(c.Encoding()), Data: c.Bytes()}
-	if size := chunk.Size(); size <= f.left || len(f.chunks) == 0 {
-		f.chunks = append(f.chunks, chunk)
-		f.left -= size
-		return nil
+func (f *frameWriter) add(encoding chunkenc.Encoding, data []byte, mint, maxt int64) error {
+	chunk := prompb.Chunk{MinTimeMs: mint, MaxTimeMs: maxt, Type: prompb.Chunk_Encoding(encoding), Data: data}
+	size := chunk.Size()
+	if size > f.left {
+		if err := f.flush(); err != nil {
+			return err
+		}
 	}
-	if err := f.flush(); err != nil {
-		return err
-	}
-	return f.add(c, mint, maxt)
+	f.chunks = append(f.chunks, chunk)
+	f.left -= size
+	return nil
 }
 
 // flush sends the frame, if it has chunks.

@@ -116,14 +116,15 @@ func drain(t testing.TB, set promstorage.SeriesSet) (out []storage.Series) {
 			case chunkenc.ValFloat:
 				ts, v := it.At()
 				s.Samples = append(s.Samples, storage.Sample{T: ts, V: v})
+				s.STs = append(s.STs, it.AtST())
 			case chunkenc.ValHistogram:
 				ts, h := it.AtHistogram(nil)
 				h.CounterResetHint = histogram.UnknownCounterReset
-				s.Histograms = append(s.Histograms, storage.HistogramSample{T: ts, H: h})
+				s.Histograms = append(s.Histograms, storage.HistogramSample{T: ts, ST: it.AtST(), H: h})
 			case chunkenc.ValFloatHistogram:
 				ts, fh := it.AtFloatHistogram(nil)
 				fh.CounterResetHint = histogram.UnknownCounterReset
-				s.Histograms = append(s.Histograms, storage.HistogramSample{T: ts, FH: fh})
+				s.Histograms = append(s.Histograms, storage.HistogramSample{T: ts, ST: it.AtST(), FH: fh})
 			}
 		}
 		if err := it.Err(); err != nil {

@@ -72,7 +72,7 @@ func (a *API) ServeWrite(w http.ResponseWriter, r *http.Request) {
 func (a *API) write(w http.ResponseWriter, r *http.Request, v version, q *writeRequest) int {
 	written := counts{}
 	done := func(err error) int {
-		setWritten(w.Header(), written)
+		setWritten(w.Header(), v, written)
 		return a.fail(w, r, "remote write", err)
 	}
 	ctx := r.Context()
@@ -111,7 +111,7 @@ func (a *API) write(w http.ResponseWriter, r *http.Request, v version, q *writeR
 	if d.refused.any() {
 		return done(storage.Errorf(storage.KindInvalid, "", "%s", d.refused.text(d.sent)))
 	}
-	setWritten(w.Header(), written)
+	setWritten(w.Header(), v, written)
 	w.WriteHeader(http.StatusNoContent)
 	return http.StatusNoContent
 }
@@ -178,7 +178,12 @@ func (a *API) tellLimited(t storage.Tenant, err error) {
 	}
 }
 
-func setWritten(h http.Header, n counts) {
+// setWritten tells what was written, in 2.0: 1.0 knows no such headers, and its
+// compliance suite wants none.
+func setWritten(h http.Header, v version, n counts) {
+	if v != version2 {
+		return
+	}
 	h.Set(samplesWritten, strconv.Itoa(n.samples))
 	h.Set(histogramsWritten, strconv.Itoa(n.histograms))
 	h.Set(exemplarsWritten, strconv.Itoa(n.exemplars))

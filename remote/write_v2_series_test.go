@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -254,5 +255,69 @@ func TestHistogramDetailsSurvive(t *testing.T) {
 	s.wantStored(want...)
 	if !s.stored()[3].Histograms[0].IsStale() {
 		t.Error("the stale histogram is not stale any more")
+	}
+}
+
+// "custom_values [...] MUST be set for schema -53" and "MUST be empty" for every other:
+// bounds and counts of custom buckets survive, wrong bounds are refused.
+func TestSpec_CustomBuckets(t *testing.T) {
+	s := newStack(t)
+	good := histogram.Histogram{Schema: -53, Count: 6, Sum: 9, PositiveSpans: []histogram.Span{{Length: 1}, {Offset: 1, Length: 1}}, PositiveBuckets: []int64{2, 2}, CustomValues: []float64{-1, 0.5}}
+	bounds := func(values ...float64) *histogram.Histogram {
+		h := *good.Copy()
+		h.CustomValues = values
+		return &h
+	}
+	exponential := bounds(1)
+	exponential.Schema = 2
+	for name, h := range map[string]*histogram.Histogram{
+		"falling": bounds(2, 1), "twice": bounds(1, 1), "NaN": bounds(1, math.NaN()), "infinite": bounds(1, math.Inf(1)),
+		"too few": bounds(), "of another schema": exponential,
+	} {
+		for kind, wire := range map[string]writev2.Histogram{"int": writev2.FromIntHistogram(0, s.now, h), "float": writev2.FromFloatHistogram(0, s.now, h.ToFloat(nil))} {
+			wire.CustomValues = h.CustomValues // the encoder leaves them out of other schemas
+			w := s.writeV2(newV2().add(writev2.TimeSeries{Histograms: []writev2.Histogram{wire}}, "__name__", "h").build())
+			if w.Code != http.StatusBadRequest {
+				t.Errorf("bounds %s, %s: %d %s", name, kind, w.Code, w.Body)
+			}
+		}
+	}
+	b := newV2().add(writev2.TimeSeries{Histograms: []writev2.Histogram{
+		writev2.FromIntHistogram(0, s.now, &good), writev2.FromFloatHistogram(0, s.now+1, good.ToFloat(nil)),
+	}}, "__name__", "h")
+	wantStatus(t, s.writeV2(b.build()), http.StatusNoContent)
+	s.wantStored(storage.Series{Labels: storage.LabelsFromStrings("__name__", "h"),
+		Histograms: []storage.HistogramSample{{T: s.now, H: &good}, {T: s.now + 1, FH: good.ToFloat(nil)}}})
+}
+
+// "reset_hint [...] tells about a counter reset": every hint is stored as it was sent.
+func TestSpec_ResetHints(t *testing.T) {
+	s := newStack(t)
+	h := histogram.Histogram{Count: 1, Sum: 1, ZeroCount: 1, ZeroThreshold: 1}
+	b := newV2()
+	var want []histogram.CounterResetHint
+	for hint := range writev2.Histogram_ResetHint_name {
+		want = append(want, histogram.CounterResetHint(hint))
+		wire := writev2.FromIntHistogram(0, s.now+int64(hint), &h)
+		wire.ResetHint = writev2.Histogram_ResetHint(hint)
+		float := writev2.FromFloatHistogram(0, s.now+int64(hint), h.ToFloat(nil))
+		float.ResetHint = wire.ResetHint
+		b.add(writev2.TimeSeries{Histograms: []writev2.Histogram{wire}}, "__name__", "int")
+		b.add(writev2.TimeSeries{Histograms: []writev2.Histogram{float}}, "__name__", "float")
+	}
+	slices.Sort(want)
+	wantStatus(t, s.writeV2(b.build()), http.StatusNoContent)
+	for _, x := range s.stored() {
+		var got []histogram.CounterResetHint
+		for _, y := range x.Histograms {
+			if y.FH != nil {
+				got = append(got, y.FH.CounterResetHint)
+			} else {
+				got = append(got, y.H.CounterResetHint)
+			}
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: hints %v, want %v", x.Labels, got, want)
+		}
 	}
 }

@@ -116,18 +116,19 @@ type LimitsConfig struct {
 
 // QueryConfig bounds queries.
 type QueryConfig struct {
-	Timeout           time.Duration `koanf:"timeout" doc:"Longest PromQL query."`
-	MaxConcurrent     int           `koanf:"maxConcurrent" doc:"Queries evaluated at once; further ones wait."`
-	MaxQueued         int           `koanf:"maxQueued" doc:"PromQL queries that may wait for a place; what is beyond is answered 503 at once."`
-	MaxResultSeries   int           `koanf:"maxResultSeries" doc:"Series, names or values in one answer of series and labels; 0 is no bound."`
-	MaxSamples        int           `koanf:"maxSamples" doc:"Samples that one PromQL query may hold in memory."`
-	MaxSeries         int           `koanf:"maxSeries" doc:"Series that one query may select; 0 is no bound."`
-	Lookback          time.Duration `koanf:"lookback" doc:"How old the newest sample of an instant selector may be."`
-	Planner           bool          `koanf:"planner" doc:"Evaluate what the storage can do inside the storage."`
-	MemoryBytes       int64         `koanf:"memoryBytes" doc:"Memory that all running queries together may reserve (PromQL, native, remote read), one at most half of it; 0 is half of what the process may use, by GOMEMLIMIT where it is set."`
-	TenantMemoryBytes int64         `koanf:"tenantMemoryBytes" doc:"Memory that the running queries of one tenant may reserve; 0 is no bound of its own."`
-	ReadGate          int           `koanf:"readGate" doc:"Remote reads served at once."`
-	ReadSamples       int           `koanf:"readSamples" doc:"Samples that one query of a remote read of the SAMPLES kind may answer with."`
+	Timeout             time.Duration `koanf:"timeout" doc:"Longest PromQL query."`
+	MaxConcurrent       int           `koanf:"maxConcurrent" doc:"Queries evaluated at once; further ones wait."`
+	MaxQueued           int           `koanf:"maxQueued" doc:"PromQL queries that may wait for a place; what is beyond is answered 503 at once."`
+	MaxResultSeries     int           `koanf:"maxResultSeries" doc:"Series, names or values in one answer of series and labels; 0 is no bound."`
+	MaxSamples          int           `koanf:"maxSamples" doc:"Samples that one PromQL query may hold in memory."`
+	MaxSeries           int           `koanf:"maxSeries" doc:"Series that one query may select; 0 is no bound."`
+	Lookback            time.Duration `koanf:"lookback" doc:"How old the newest sample of an instant selector may be."`
+	Planner             bool          `koanf:"planner" doc:"Evaluate what the storage can do inside the storage."`
+	MemoryBytes         int64         `koanf:"memoryBytes" doc:"Memory that all running queries together may reserve (PromQL, native, remote read), one at most half of it; 0 is half of what the process may use, by GOMEMLIMIT where it is set."`
+	TenantMemoryBytes   int64         `koanf:"tenantMemoryBytes" doc:"Memory that the running queries of one tenant may reserve; 0 is no bound of its own."`
+	ReadGate            int           `koanf:"readGate" doc:"Remote reads served at once."`
+	ReadSamples         int           `koanf:"readSamples" doc:"Samples that one query of a remote read of the SAMPLES kind may answer with."`
+	ReadStartTimestamps bool          `koanf:"readStartTimestamps" doc:"Remote read of the STREAMED_XOR_CHUNKS kind sends start timestamps, in chunks (XOR2, HISTOGRAM_ST) that a Prometheus which does not know them fails on."`
 }
 
 // WriteConfig bounds writes.

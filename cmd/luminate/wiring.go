@@ -86,7 +86,7 @@ func remoteConfig(cfg *Config, g *guards, refusals *native.Refusals) remote.Conf
 	c, l := remote.DefaultConfig(), g.limiter
 	c.Memory = g.memory
 	c.MaxBodyBytes, c.MaxDecodedBytes, c.MaxInFlightBytes = cfg.Server.MaxBodyBytes, cfg.Write.MaxDecodedBytes, cfg.Write.MaxInFlightBytes
-	c.Read.Concurrency, c.Read.MaxSamples = cfg.Query.ReadGate, cfg.Query.ReadSamples
+	c.Read.Concurrency, c.Read.MaxSamples, c.Read.StartTimestamps = cfg.Query.ReadGate, cfg.Query.ReadSamples, cfg.Query.ReadStartTimestamps
 	c.OTLP.TranslationStrategy = otlptranslator.TranslationStrategyOption(cfg.OTLP.TranslationStrategy)
 	c.OTLP.PromoteResourceAttributes = cfg.OTLP.PromoteAttributes
 	c.OTLP.PromoteScopeMetadata = cfg.OTLP.PromoteScope
