@@ -50,6 +50,16 @@
 // samples a group and within 1 % of the rank beyond. An integral is the area under each series (value × seconds, by
 // trapezoids), summed over the group.
 //
+// # What differs from Prometheus on purpose
+//
+//   - Names follow Prometheus's old rules (letters, digits, underscores), and are
+//     reserved from two underscores on; queries may name any stored series.
+//   - Buckets are [start, end) and labelled by their start, where PromQL's windows are
+//     (start, end] and labelled by their end.
+//   - rate does not extrapolate, as said above.
+//   - A query that finds nothing has an empty result, never the last value before:
+//     there is no lookback.
+//
 // # Invariants
 //
 // Nothing is stored before the whole body was read and found to be valid, and an

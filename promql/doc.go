@@ -31,8 +31,16 @@
 //     have.
 //   - admin/tsdb/delete_series answers 202 with receipts instead of 204, and 403
 //     where the admin API is off.
-//   - rules, alerts and targets answer the empty form: there is no ruler and no
-//     scraping here.
+//   - rules, alerts, targets, scrape_pools, alertmanagers and notifications answer
+//     the empty form: there is no ruler and no scraping here.
+//   - Not there, as in a Prometheus without their feature flags: query_cost,
+//     query_range_cost and the parameters max_series, max_samples_read,
+//     max_query_duration and cost (limits are the tenant's), and search/* (404,
+//     where Prometheus answers 500 "search API disabled").
+//   - Not there at all (404), for want of what they tell about: status/tsdb/blocks,
+//     status/self_metrics, scrape_pools/config, targets/relabel_steps,
+//     notifications/live, admin/tsdb/clean_tombstones and admin/tsdb/snapshot
+//     (deletes are erased by themselves; backups are `luminate backup`).
 //   - query and query_range take explain=1, which adds the plan to the answer: what
 //     was pushed into the storage, why the rest was not, and what each part cost.
 //     The request header "X-Luminate-Planner: off" runs a query without the planner.

@@ -82,7 +82,10 @@ func routeTable() []tableRow {
 		{"GET POST", promPaths("/query_range", "/query_exemplars", "/labels", "/series", "/query_explain"), prom},
 		{"GET", promPaths("/label/{}/values", "/metadata", "/status/tsdb", "/rules", "/alerts"), prom},
 		{"GET POST", promPaths("/format_query", "/parse_query"), promCheap},
-		{"GET", promPaths("/targets", "/features", "/status/buildinfo", "/status/runtimeinfo"), promCheap},
+		{"GET", promPaths(
+			"/targets", "/targets/metadata", "/scrape_pools", "/alertmanagers", "/notifications",
+			"/features", "/status/buildinfo", "/status/runtimeinfo", "/status/walreplay",
+		), promCheap},
 		{"GET", promPaths("/status/flags", "/status/config"), rule{scope: ScopeRead, style: stylePrometheus, load: loadCheap, whole: true}},
 		{"POST PUT", promPaths("/admin/tsdb/delete_series"), both(rule{scope: ScopeAdmin, audit: true}, stylePrometheus)},
 		{"POST PUT", promPaths("/admin/tsdb/clean_tombstones", "/admin/tsdb/snapshot"), both(admin, stylePrometheus)},
@@ -191,9 +194,10 @@ func ScopeOf(method, template string) (Scope, bool) {
 	return r.scope, ok
 }
 
-// isJSONBody tells a native request from others on a shared path.
+// isJSONBody tells a native request from others on a shared path. A query in the URL
+// is PromQL, whatever type the body is said to have.
 func isJSONBody(r *http.Request) bool {
-	if r.Method != http.MethodPost {
+	if r.Method != http.MethodPost || r.URL.Query().Has("query") {
 		return false
 	}
 	media, _, _ := strings.Cut(r.Header.Get("Content-Type"), ";")

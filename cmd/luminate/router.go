@@ -75,9 +75,10 @@ func (s surface) serveWrite(w http.ResponseWriter, r *http.Request) {
 	s.remote.ServeWrite(w, r)
 }
 
-// serveQuery dispatches a query: JSON is native, everything else PromQL.
+// serveQuery dispatches a query: JSON is native, everything else PromQL. A query in
+// the URL is PromQL whatever the type says: vmalert posts nothing and calls it JSON.
 func (s surface) serveQuery(w http.ResponseWriter, r *http.Request) {
-	if r.Method == http.MethodPost && isJSON(r.Header.Get("Content-Type")) {
+	if r.Method == http.MethodPost && isJSON(r.Header.Get("Content-Type")) && !r.URL.Query().Has("query") {
 		s.native.ServeQuery(w, r)
 		return
 	}
