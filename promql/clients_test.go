@@ -59,6 +59,7 @@ func TestPromtool(t *testing.T) {
 	run(`room="kitchen"`, "series", "--match=temperature", srv.URL)
 	run("attic\ncellar\nkitchen\noven", "labels", srv.URL, "room")
 	run(`"metric"`, "instant", "-o", "json", "--time="+at, srv.URL, "temperature")
+	run("avg populated: 4/4.000/4", "analyze", "--server="+srv.URL, "--type=histogram", "--match=latency_bucket", "--time="+at)
 }
 
 // TestGrafanaRequests replays the requests of Grafana's Prometheus data source:

@@ -64,7 +64,7 @@ func newMetrics(reg prometheus.Registerer, db *DB) *metrics {
 		lostRecords:    counter("wal_lost_records_total", "Log records that recovery could not read."),
 		lostSamples:    counter("wal_orphan_samples_total", "Samples in the log whose series record was lost."),
 		damaged:        counter("damaged_values_total", "Stored values found damaged on reading."),
-		droppedParts:   counter("dropped_days_total", "Days of a tenant dropped by retention or maxBytes."),
+		droppedParts:   counter("dropped_partitions_total", "Days of a tenant dropped by retention or maxBytes."),
 		droppedExem:    counter("dropped_exemplars_total", "Exemplars replaced by newer ones of their series."),
 		readOnly: f.NewGauge(prometheus.GaugeOpts{
 			Name: "luminate_badger_read_only", Help: "1 while writes are refused: low disk space or a broken log.",
