@@ -11,7 +11,7 @@ RACE     := $(shell command -v $${CC:-cc} >/dev/null 2>&1 && echo -race)
 # golangci-lint is built from its module once, into bin/.
 LINT_VERSION := v2.15.0
 
-.PHONY: all build run test short check fmt vet lint e2e e2e-long bench bench-compare fuzz chaos load parts soak e2e-cluster cover cover-report dist vuln actionlint clean prometheus promtool
+.PHONY: all build run test short check fmt vet lint e2e e2e-long bench bench-compare fuzz chaos load parts soak e2e-cluster cover cover-report dist vuln actionlint clean prometheus promtool victoria
 
 all: build
 
@@ -31,10 +31,10 @@ test: prometheus promtool ## All tests, with the race detector where a C compile
 short: ## The quick tests, without the race detector
 	$(GATES) test -short $(TESTFLAGS) $(PKGS)
 
-e2e: prometheus promtool ## The long tests: real Prometheus, upstream PromQL scripts on ClickHouse, rollouts; leaves coverage.out
+e2e: prometheus promtool victoria ## The long tests: real Prometheus, vmagent, vmalert, upstream PromQL scripts on ClickHouse, rollouts; leaves coverage.out
 	$(GATES) test -tags e2e -timeout 60m $(COVER) $(PKGS)
 
-e2e-long: prometheus promtool ## The e2e tests, and those that take many minutes each
+e2e-long: prometheus promtool victoria ## The e2e tests, and those that take many minutes each
 	$(GATES) test -tags e2e,long -timeout 120m $(PKGS)
 
 # Replicated tables, Keeper, two shards with two replicas each: needs Docker with compose, which CI has not.
@@ -70,6 +70,13 @@ $(GOBIN_DIR)/prometheus:
 promtool: $(GOBIN_DIR)/promtool
 $(GOBIN_DIR)/promtool:
 	$(GO) install -tags remove_all_sd,netgo github.com/prometheus/prometheus/cmd/promtool@$(PROM_VERSION)
+
+# The newest VictoriaMetrics that Go 1.26 builds; about a minute and a half, once. victoria-metrics is for
+# bench-compare: BENCHFLAGS='--peers luminate,victoriametrics'.
+VICTORIA_VERSION := v1.151.0
+victoria: $(GOBIN_DIR)/vmagent $(GOBIN_DIR)/vmalert
+$(GOBIN_DIR)/vmagent $(GOBIN_DIR)/vmalert $(GOBIN_DIR)/victoria-metrics:
+	$(GO) install github.com/VictoriaMetrics/VictoriaMetrics/app/$(@F)@$(VICTORIA_VERSION)
 
 bench: ## Go benchmarks, fit for benchstat
 	$(GO) test -run '^$$' -bench . -benchmem $(PKGS)

@@ -2,39 +2,20 @@ package main
 
 import (
 	"bytes"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
-)
 
-// promtoolBinary finds the promtool that `make promtool` installs.
-func promtoolBinary(t *testing.T) string {
-	t.Helper()
-	if p, err := exec.LookPath("promtool"); err == nil {
-		return p
-	}
-	gopath, err := exec.Command("go", "env", "GOPATH").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(strings.TrimSpace(string(gopath)), "bin", "promtool")
-	if _, err := os.Stat(path); err == nil {
-		return path
-	}
-	cmd := exec.Command("go", "install", "-tags", "remove_all_sd,netgo", "github.com/prometheus/prometheus/cmd/promtool@v0.316.0")
-	cmd.Dir = binDir
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build promtool: %v\n%s", err, out)
-	}
-	return path
-}
+	"github.com/luminate/luminate/internal/proctest"
+)
 
 // TestPromtoolChecks: the real promtool finds the server healthy and ready, and
 // nothing to complain of in its metrics.
 func TestPromtoolChecks(t *testing.T) {
-	bin := promtoolBinary(t)
+	bin, err := proctest.Prometheus("promtool")
+	if err != nil {
+		t.Fatal(err)
+	}
 	lum := startLuminate(t, t.TempDir())
 	for _, what := range []string{"healthy", "ready"} {
 		out, err := exec.CommandContext(t.Context(), bin, "check", what, "--url="+lum.url).CombinedOutput()
