@@ -199,6 +199,11 @@ func (s *scenario) measure(ctx context.Context, p peer) error {
 	if err := s.ingest(ctx, p, srv, client); err != nil {
 		return err
 	}
+	if srv.settle != "" {
+		if _, _, err := query(ctx, client, srv.url, srv.settle, nil); err != nil {
+			return err
+		}
+	}
 	for _, q := range s.queries {
 		if err := s.query(ctx, p, srv, client, q); err != nil {
 			return err

@@ -52,8 +52,9 @@ func victoriaPeer() (peer, error) {
 		return peer{}, err
 	}
 	return peer{name: "victoriametrics", make: func(dir, addr string) (*server, error) {
-		return &server{name: "victoriametrics", url: "http://" + addr, dir: dir, ready: "/health", argv: []string{
+		return &server{name: "victoriametrics", url: "http://" + addr, dir: dir, ready: "/health", settle: "/internal/force_flush", argv: []string{
 			path, "-storageDataPath", filepath.Join(dir, "data"), "-httpListenAddr", addr, "-retentionPeriod=1y",
+			"-search.latencyOffset=0s", // else the newest 30 s are not shown
 		}}, nil
 	}}, nil
 }

@@ -27,7 +27,9 @@ type server struct {
 	url   string
 	dir   string
 	ready string // path that answers 200 once it serves
-	argv  []string
+	// settle is a path that makes what was written visible to queries; empty where it is.
+	settle string
+	argv   []string
 	// engine is the database that the process keeps its data in, nil if it is its own.
 	engine *engine
 
