@@ -170,7 +170,8 @@ func renderBody(b *bytes.Buffer, body *apiBody) {
 		c := body.Content[media]
 		fmt.Fprintf(b, "\nBody `%s`: %s.\n", media, c.Schema.text())
 		for _, name := range slices.Sorted(maps.Keys(c.Examples)) {
-			text, kind := "", "json"
+			var text string
+			kind := "json"
 			if s, ok := c.Examples[name].Value.(string); ok {
 				text, kind = strings.TrimSpace(s), "text"
 			} else {

@@ -188,7 +188,7 @@ func (l *Limiter) all() []*tenantState {
 // Met counts a request that a limit of the tenant refused, or would have refused in mode
 // observe, outside of this package.
 func (l *Limiter) Met(t storage.Tenant, e *storage.Error) {
-	l.refuse(t, &LimitError{err: e})
+	_ = l.refuse(t, &LimitError{err: e}) // counted; the caller answers by itself
 }
 
 // Observes tells whether limits are counted and refuse nothing.
