@@ -118,7 +118,7 @@ func (e *evaluation) day(ctx context.Context, p *partition) (*storage.GridResult
 		}
 		return nil, err
 	}
-	chunks := e.plan.Chunks(len(d.units), d.span)
+	chunks := e.plan.Chunks(len(d.units), grid.DefaultCut, d.span)
 	newWorker := func() grid.Worker { return &dayWorker{dayEvaluation: d, scan: e.db.newScan(p)} }
 	return grid.Evaluate(ctx, e.plan, chunks, uint32(len(d.groups.Labels)), newWorker, d)
 }
@@ -174,8 +174,20 @@ func (d *dayEvaluation) GroupLabels(group uint32) (storage.Labels, error) {
 
 // SeriesLabels implements grid.Source: series are known by their numbers in the
 // partition.
-func (d *dayEvaluation) SeriesLabels(series uint32) (storage.Labels, error) {
-	return d.db.labelsOf(d.p, series)
+func (d *dayEvaluation) SeriesLabels(series []uint32) ([]storage.Labels, error) {
+	return eachSeries(series, func(id uint32) (storage.Labels, error) { return d.db.labelsOf(d.p, id) })
+}
+
+func eachSeries(series []uint32, labels func(uint32) (storage.Labels, error)) ([]storage.Labels, error) {
+	out := make([]storage.Labels, len(series))
+	for i, id := range series {
+		ls, err := labels(id)
+		if err != nil {
+			return nil, err
+		}
+		out[i] = ls
+	}
+	return out, nil
 }
 
 func (db *DB) labelsOf(p *partition, id uint32) (ls storage.Labels, err error) {

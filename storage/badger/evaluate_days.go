@@ -48,7 +48,7 @@ func (e *evaluation) days(ctx context.Context) (*storage.GridResult, error) {
 	for i, refs := range d.refs {
 		d.refs[i] = append(refs, make([]uint32, len(d.table.hashes)-len(refs))...)
 	}
-	chunks := e.plan.Chunks(len(d.units), d.span)
+	chunks := e.plan.Chunks(len(d.units), grid.DefaultCut, d.span)
 	return grid.Evaluate(ctx, e.plan, chunks, uint32(len(d.names)), func() grid.Worker { return newDaysWorker(d) }, d)
 }
 
@@ -127,7 +127,11 @@ func (d *daysEvaluation) GroupLabels(group uint32) (storage.Labels, error) {
 }
 
 // SeriesLabels implements grid.Source.
-func (d *daysEvaluation) SeriesLabels(series uint32) (storage.Labels, error) {
+func (d *daysEvaluation) SeriesLabels(series []uint32) ([]storage.Labels, error) {
+	return eachSeries(series, d.seriesLabels)
+}
+
+func (d *daysEvaluation) seriesLabels(series uint32) (storage.Labels, error) {
 	for i, refs := range d.refs {
 		if refs[series] != 0 {
 			return d.db.labelsOf(d.parts[i], refs[series]-1)

@@ -54,9 +54,13 @@ type Chunk struct {
 	Lo, Hi   uint32
 }
 
+// Cut says how work is cut into chunks: up to Most, none of fewer than Least units but the last.
+type Cut struct{ Least, Most int }
+
+// DefaultCut suits work that costs nothing to begin.
+var DefaultCut = Cut{Least: 8, Most: 32}
+
 const (
-	minChunkUnits = 8
-	maxChunks     = 32
 	// cheapCells is how many cells of all chunks cost nothing worth mentioning.
 	cheapCells = 1 << 16
 )
@@ -64,8 +68,8 @@ const (
 // Chunks cuts units of work, of 64 series each, into chunks. span returns the lowest and highest group of a unit. The
 // cut depends on the work alone, so that the same question gets the same bits; there are fewer chunks where each would
 // touch many groups, since joining them would cost more than the evaluation.
-func (p *Plan) Chunks(units int, span func(unit int) (lo, hi uint32)) []Chunk {
-	size := max(minChunkUnits, (units+maxChunks-1)/maxChunks)
+func (p *Plan) Chunks(units int, cut Cut, span func(unit int) (lo, hi uint32)) []Chunk {
+	size := max(cut.Least, (units+cut.Most-1)/cut.Most)
 	var out []Chunk
 	for from := 0; from < units; from += size {
 		c := Chunk{From: from, To: min(units, from+size), Lo: ^uint32(0)}

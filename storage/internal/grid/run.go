@@ -21,7 +21,7 @@ type Worker interface {
 // Source names groups and series by their labels when the answer is written.
 type Source interface {
 	GroupLabels(group uint32) (storage.Labels, error)
-	SeriesLabels(series uint32) (storage.Labels, error) // topk and bottomk only
+	SeriesLabels(series []uint32) ([]storage.Labels, error) // topk and bottomk only; called once
 }
 
 // Evaluate runs the chunks over the cores, each worker made by newWorker, and writes the answer: groups in order of
@@ -258,18 +258,23 @@ func (j *joiner) quantiles(ctx context.Context, groups uint32) ([][]float64, err
 // seriesResult is the answer of topk and bottomk.
 func (j *joiner) seriesResult(live []uint32, src Source) (*storage.GridResult, error) {
 	res := &storage.GridResult{}
+	var all []uint32
 	for _, g := range live {
 		series, rows, err := j.total.pickSeries(g)
 		if err != nil {
 			return nil, err
 		}
-		for i, s := range series {
-			labels, err := src.SeriesLabels(s)
-			if err != nil {
-				return nil, err
-			}
-			res.Groups = append(res.Groups, storage.GridGroup{Labels: labels, Values: [][]float64{rows[i]}})
+		all = append(all, series...)
+		for _, row := range rows {
+			res.Groups = append(res.Groups, storage.GridGroup{Values: [][]float64{row}})
 		}
+	}
+	labels, err := src.SeriesLabels(all)
+	if err != nil {
+		return nil, err
+	}
+	for i := range res.Groups {
+		res.Groups[i].Labels = labels[i]
 	}
 	storage.SortGroups(res.Groups)
 	return res, nil

@@ -53,8 +53,19 @@ func (m *memory) span(i int) (lo, hi uint32) {
 }
 
 func (m *memory) GroupLabels(group uint32) (storage.Labels, error) { return m.labels[group], nil }
-func (m *memory) SeriesLabels(series uint32) (storage.Labels, error) {
+func (m *memory) seriesLabels(series uint32) (storage.Labels, error) {
 	return m.series[series].Labels, nil
+}
+
+func (m *memory) SeriesLabels(series []uint32) ([]storage.Labels, error) {
+	out := make([]storage.Labels, len(series))
+	for i, n := range series {
+		var err error
+		if out[i], err = m.seriesLabels(n); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
 }
 
 func (m *memory) Chunk(ctx context.Context, c Chunk, s *Shard) error {
@@ -86,7 +97,7 @@ func (m *memory) evaluate(ctx context.Context, g storage.Grid, budget *Budget) (
 	if err != nil {
 		return nil, 0, err
 	}
-	chunks := p.Chunks(m.units(), m.span)
+	chunks := p.Chunks(m.units(), DefaultCut, m.span)
 	res, err := Evaluate(ctx, p, chunks, uint32(len(m.labels)), func() Worker { return m }, m)
 	return res, len(chunks), err
 }
@@ -305,7 +316,7 @@ func TestEvaluateStops(t *testing.T) {
 	}
 	p := mustPlan(t, g)
 	boom := errors.New("boom")
-	_, err := Evaluate(t.Context(), p, p.Chunks(m.units(), m.span), 1, func() Worker { return failing{m, boom} }, m)
+	_, err := Evaluate(t.Context(), p, p.Chunks(m.units(), DefaultCut, m.span), 1, func() Worker { return failing{m, boom} }, m)
 	if !errors.Is(err, boom) {
 		t.Fatalf("failing worker: %v", err)
 	}
