@@ -82,6 +82,9 @@ type ClickHouseConfig struct {
 
 	DiscoveryCacheBytes int64         `koanf:"discoveryCacheBytes" doc:"Memory of kept answers of look-ups (label names, values, series, metadata); what this process changes is seen at once all the same. 0 keeps none."`
 	DiscoveryCacheAge   time.Duration `koanf:"discoveryCacheAge" doc:"How long a kept answer may not show what other processes changed."`
+
+	MaxEvaluateBytes int64 `koanf:"maxEvaluateBytes" doc:"Memory that one evaluation inside the storage may hold."`
+	MaxRosterBytes   int64 `koanf:"maxRosterBytes" doc:"Memory for the series lists of large metrics, which are kept between evaluations; about 25 bytes a series and 4 more for each selection and grouping."`
 }
 
 // AuthConfig sets authentication; it is on as soon as a key is configured.
@@ -181,6 +184,7 @@ func DefaultConfig() Config {
 			ClickHouse: ClickHouseConfig{
 				MigrateSchema: true, FlushRows: 100_000, FlushAge: 20 * time.Millisecond, RetentionDays: 30,
 				DiscoveryCacheBytes: 32 << 20, DiscoveryCacheAge: 5 * time.Second,
+				MaxEvaluateBytes: 512 << 20, MaxRosterBytes: 128 << 20,
 			},
 		},
 		Auth:    AuthConfig{Leeway: 30 * time.Second},

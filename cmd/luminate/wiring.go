@@ -69,6 +69,7 @@ func clickhouseConfig(cfg *Config) clickhouse.Config {
 	c.MigrateSchema, c.FsyncInserts, c.RetentionDays = from.MigrateSchema, from.FsyncInserts, from.RetentionDays
 	c.FlushRows, c.FlushAge, c.BackupTo, c.CAFile = from.FlushRows, from.FlushAge, from.BackupTo, from.CAFile
 	c.DiscoveryCacheBytes, c.DiscoveryCacheAge = from.DiscoveryCacheBytes, from.DiscoveryCacheAge
+	c.MaxEvaluateBytes, c.MaxRosterBytes = from.MaxEvaluateBytes, from.MaxRosterBytes
 	return c
 }
 

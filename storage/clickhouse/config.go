@@ -77,6 +77,10 @@ type Config struct {
 	MaxThreads     int
 	// SelectBuffer is how many samples a sorted Select holds to put them in order.
 	SelectBuffer int
+	// MaxEvaluateBytes bounds the memory of one Evaluate, MaxRosterBytes that of the lists
+	// of series which stay in memory between evaluations.
+	MaxEvaluateBytes int64
+	MaxRosterBytes   int64
 	// MaxSelectedSeries bounds the series whose labels one query holds.
 	MaxSelectedSeries int
 	// MaxExemplars bounds the exemplars that one query returns.
@@ -104,7 +108,7 @@ func DefaultConfig() Config {
 		MaxCachedSeries: 4_000_000, SeriesCacheAge: time.Hour,
 		ReadConns: 16, WriteConns: 4, DialTimeout: 5 * time.Second, QueryTimeout: time.Minute,
 		MaxQueryMemory: 8 << 30, MaxRowsToRead: 20_000_000_000, MaxResultRows: 500_000_000,
-		SelectBuffer: 4_000_000, MaxSelectedSeries: 5_000_000, MaxExemplars: 10_000,
+		MaxEvaluateBytes: 512 << 20, MaxRosterBytes: 128 << 20, SelectBuffer: 4_000_000, MaxSelectedSeries: 5_000_000, MaxExemplars: 10_000,
 		DiscoveryCacheBytes: 32 << 20, DiscoveryCacheAge: 5 * time.Second, SettingsAge: time.Second,
 	}
 }
@@ -148,6 +152,7 @@ func (c Config) Validate() error {
 		{"readConns", int64(c.ReadConns)}, {"writeConns", int64(c.WriteConns)}, {"dialTimeout", int64(c.DialTimeout)},
 		{"queryTimeout", int64(c.QueryTimeout)}, {"selectBuffer", int64(c.SelectBuffer)}, {"maxSelectedSeries", int64(c.MaxSelectedSeries)},
 		{"maxExemplars", int64(c.MaxExemplars)}, {"discoveryCacheAge", int64(c.DiscoveryCacheAge)},
+		{"maxEvaluateBytes", c.MaxEvaluateBytes}, {"maxRosterBytes", c.MaxRosterBytes},
 	} {
 		if p.v <= 0 {
 			bad("clickhouse: %s must be positive, it is %d", p.name, p.v)

@@ -95,6 +95,7 @@ func (p *pool) close() {
 		for range p.all {
 			c := <-p.free
 			c.reset()
+			c.resetColumns()
 		}
 	})
 }
@@ -107,6 +108,8 @@ type conn struct {
 	drv   driver.Conn
 	used  bool // drv has been used, so its connection may be an old one
 
+	columns columnReader // for large answers; its sock is guarded by mu
+
 	mu   sync.Mutex
 	sock net.Conn
 }
@@ -117,12 +120,9 @@ func (c *conn) open() error {
 		return nil
 	}
 	o := *c.pool.opts
-	if c.pool.passwordFile != "" {
-		b, err := os.ReadFile(c.pool.passwordFile)
-		if err != nil {
-			return fmt.Errorf("read password file: %w", err)
-		}
-		o.Auth.Password = strings.TrimRight(string(b), "\r\n")
+	var err error
+	if o.Auth.Password, err = c.password(); err != nil {
+		return err
 	}
 	// Each connection begins at another replica: the driver counts per client.
 	n := c.first % len(o.Addr)
@@ -136,37 +136,23 @@ func (c *conn) open() error {
 	return nil
 }
 
+// password returns what the file holds now, or the DSN's.
+func (c *conn) password() (string, error) {
+	if c.pool.passwordFile == "" {
+		return c.pool.opts.Auth.Password, nil
+	}
+	b, err := os.ReadFile(c.pool.passwordFile)
+	if err != nil {
+		return "", fmt.Errorf("read password file: %w", err)
+	}
+	return strings.TrimRight(string(b), "\r\n"), nil
+}
+
 // dial returns a dial function that remembers the socket. With it the driver leaves
 // TLS to us.
 func (c *conn) dial(conf *tls.Config) func(context.Context, string) (net.Conn, error) {
 	return func(ctx context.Context, addr string) (net.Conn, error) {
-		d := net.Dialer{Timeout: c.pool.opts.DialTimeout, KeepAlive: 30 * time.Second}
-		sock, err := d.DialContext(ctx, "tcp", addr)
-		if err != nil {
-			return nil, err
-		}
-		if conf != nil {
-			own := conf.Clone()
-			if c.pool.caFile != "" {
-				if own.RootCAs, err = readCAs(c.pool.caFile); err != nil {
-					sock.Close()
-					return nil, err
-				}
-			}
-			if own.ServerName == "" {
-				own.ServerName, _, _ = net.SplitHostPort(addr)
-			}
-			tc := tls.Client(sock, own)
-			if err := tc.HandshakeContext(ctx); err != nil {
-				sock.Close()
-				return nil, err
-			}
-			sock = tc
-		}
-		c.mu.Lock()
-		c.sock = sock
-		c.mu.Unlock()
-		return sock, nil
+		return c.connect(ctx, addr, conf, func(sock net.Conn) { c.sock = sock })
 	}
 }
 
@@ -189,6 +175,9 @@ func (c *conn) interrupt() {
 	defer c.mu.Unlock()
 	if c.sock != nil {
 		c.sock.Close()
+	}
+	if c.columns.sock != nil {
+		c.columns.sock.Close()
 	}
 }
 

@@ -3,6 +3,7 @@ package clickhouse
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
 	"sync"
 
@@ -120,8 +121,8 @@ func sortedKeys[V any](m map[int64]V) []int64 {
 	return out
 }
 
-// Estimate implements storage.Store: series from the label index; samples by counting
-// keys of the metric's rows, which reads no values.
+// Estimate implements storage.Store: series from the roster or the label index, samples
+// from how many a few of the series have.
 func (s *Store) Estimate(ctx context.Context, t storage.Tenant, q storage.Selection) (storage.Estimate, error) {
 	var e storage.Estimate
 	if err := s.enter(ctx, "estimate", t); err != nil {
@@ -135,6 +136,9 @@ func (s *Store) Estimate(ctx context.Context, t storage.Tenant, q storage.Select
 		return e, translate(ctx, "estimate", err)
 	}
 	for _, sh := range s.shards {
+		if s.estimateRoster(sh, sel, &e) {
+			continue
+		}
 		if err := s.estimateShard(ctx, sh, sel, &e); err != nil {
 			return e, translate(ctx, "estimate", err)
 		}
@@ -143,27 +147,49 @@ func (s *Store) Estimate(ctx context.Context, t storage.Tenant, q storage.Select
 	return e, nil
 }
 
+// estimateRoster answers for a whole metric that was read before.
+func (s *Store) estimateRoster(sh *shard, sel selection, e *storage.Estimate) bool {
+	if !sel.one || !onlyMetric(sel.matchers) {
+		return false
+	}
+	r := s.rosters.peek(rosterKey{shard: sh.index, tenant: sel.tenant.String(), metric: sel.metric}).roster
+	if r == nil || r.density.Load() == 0 {
+		return false
+	}
+	n := float64(len(r.ids))
+	e.Series += uint64(n)
+	e.Samples += uint64(n * max(1, math.Float64frombits(r.density.Load())*float64(sel.maxt-sel.mint)))
+	return true
+}
+
+// sampledSeries is of how many series an estimate counts the samples.
+const sampledSeries = 8
+
 func (s *Store) estimateShard(ctx context.Context, sh *shard, sel selection, e *storage.Estimate) error {
 	var p params
-	var series, days uint64
-	sql := render("read/estimate", fragments{"Where": s.seriesWhere(&p, sel.tenant, sel.matchers, sel.mint, sel.maxt)})
-	err := s.each(ctx, sh, sql, p.args, func(r driver.Rows) error { return r.Scan(&series, &days) })
+	var series, samples, of uint64
+	count := "count()" // a series has one row each day
+	if dayOf(sel.mint) != dayOf(sel.maxt) {
+		count = "uniq(series_id)"
+	}
+	sql := render("read/estimate", fragments{"Count": count, "Where": s.seriesWhere(&p, sel.tenant, sel.matchers, sel.mint, sel.maxt)})
+	err := s.each(ctx, sh, sql, p.args, func(r driver.Rows) error { return r.Scan(&series) })
 	if err != nil || series == 0 {
 		return err
 	}
-	// Of the metric, or the tenant, as a whole: the share of the matching series is
-	// taken to be average.
 	var sp params
-	var samples, of uint64
 	f := rowFilter{}
 	if sel.one {
 		f.metrics = []string{sel.metric}
 	}
-	sql = render("read/estimate_samples", fragments{"Where": s.where(&sp, sel, f)})
+	sql = render("read/estimate_samples", fragments{
+		"Where": s.where(&sp, sel, f), "Limit": sp.i64(sampledSeries),
+		"Series": s.seriesWhere(&sp, sel.tenant, sel.matchers, sel.mint, sel.maxt),
+	})
 	if err := s.each(ctx, sh, sql, sp.args, func(r driver.Rows) error { return r.Scan(&samples, &of) }); err != nil {
 		return err
 	}
 	e.Series += series
-	e.Samples += max(series, uint64(float64(samples)*float64(series)/float64(max(of, series))))
+	e.Samples += max(series, uint64(float64(samples)*float64(series)/float64(max(of, 1))))
 	return nil
 }

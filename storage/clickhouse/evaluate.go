@@ -2,36 +2,38 @@ package clickhouse
 
 import (
 	"context"
+	"errors"
 	"math"
 	"slices"
+	"sync"
+	"sync/atomic"
 
-	"github.com/ClickHouse/clickhouse-go/v2"
+	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 
 	"github.com/luminate/luminate/storage"
+	"github.com/luminate/luminate/storage/internal/grid"
 )
 
-// Bounds of one Evaluate; beyond them the caller's Select is no worse.
 const (
-	maxOverlap  = 20         // windows that one sample may lie in
-	maxHeld     = 20_000_000 // values held until all have come
-	maxRecalled = 20_000     // series that are read again because of values that are not finite
+	// fewSeries is up to how many series an evaluation names by id; where more match,
+	// the metric is read as a whole, beside its roster.
+	fewSeries = maxBoundIDs
+	// rangeSamples is how many samples one statement of an evaluation may bring.
+	rangeSamples = 1 << 20
+	// firstDensity is the samples a series and millisecond that are expected of a metric
+	// that was never read.
+	firstDensity = 1.0 / 15_000
+	// maxExtensions bounds how often an evaluation begins anew because of new series.
+	maxExtensions = 3
 )
 
-// Images that the statements compare with.
-var (
-	staleImage  = storage.ValueImage(storage.StaleNaN)
-	negInfImage = storage.ValueImage(math.Inf(-1))
-	posInfImage = storage.ValueImage(math.Inf(1))
-)
+// statementCut keeps the number of statements low: each reads some rows in vain at its
+// ends.
+var statementCut = grid.Cut{Least: 256, Most: 8}
 
-// gridSettings allow the grid functions, which are experimental in the versions that
-// have them. A server without them answers unknown function: unsupported.
-var gridSettings = clickhouse.Settings{"allow_experimental_time_series_aggregate_functions": 1}
-
-// Evaluate implements storage.Store. ClickHouse reduces each series to one value for
-// each step; labels are joined and groups aggregated here, by the reference's own
-// accumulators, or for one step of many series on the server too. Series whose values are not all finite are read and evaluated by the
-// reference, because NaN and infinities are where a database's functions differ.
+// Evaluate implements storage.Store. ClickHouse hands out the samples as columns, in no
+// order, and the kernels that Badger uses too evaluate them here: their answer is exact
+// whatever the values are, and needs no FINAL.
 func (s *Store) Evaluate(ctx context.Context, t storage.Tenant, g storage.Grid) (*storage.GridResult, error) {
 	if err := s.enter(ctx, "evaluate", t); err != nil {
 		return nil, err
@@ -50,47 +52,40 @@ func (s *Store) Evaluate(ctx context.Context, t storage.Tenant, g storage.Grid) 
 }
 
 func (s *Store) evaluate(ctx context.Context, t storage.Tenant, g *storage.Grid) (*storage.GridResult, error) {
-	e := &evaluation{s: s, g: g, steps: g.Steps(), res: &storage.GridResult{}}
-	if err := e.supported(); err != nil {
-		return nil, err
-	}
 	mint, maxt := g.Bounds()
-	var empty bool
-	var err error
-	if e.sel, empty, err = s.plan(ctx, t, g.Matchers, mint, maxt); err != nil || empty {
-		return e.res, err
+	sel, empty, err := s.plan(ctx, t, g.Matchers, mint, maxt)
+	if err != nil || empty {
+		return &storage.GridResult{}, err
 	}
-	if !e.sel.uniform() {
+	if sel.one && !matchMetric(sel) {
+		return &storage.GridResult{}, nil
+	}
+	if !sel.uniform() {
 		return nil, unsupported("metrics have different retention")
 	}
-	if e.pushable() {
-		many, err := e.many(ctx)
+	for try := 0; ; try++ {
+		e := &evaluation{s: s, g: g, sel: sel, budget: grid.NewBudget(s.cfg.MaxEvaluateBytes, "storage.clickhouse.maxEvaluateBytes", g.Hold), unknown: map[int]map[uint64]struct{}{}}
+		res, err := e.run(ctx)
+		e.budget.Close()
 		if err != nil {
 			return nil, err
 		}
-		if many {
-			return e.push(ctx)
+		// Ids that nobody knows after that are of samples whose series a delete removed.
+		if len(e.unknown) == 0 || try == maxExtensions {
+			return res, nil
+		}
+		if known, err := s.extendRosters(ctx, e); err != nil || known == 0 {
+			return res, err
 		}
 	}
-	if err := e.loadGroups(ctx); err != nil || len(e.rows) == 0 {
-		return e.res, err
-	}
-	for i, sh := range s.shards {
-		f := s.filterFor(e.sel, e.rows, i, true)
-		if f.none {
-			continue
-		}
-		if err := e.check(ctx, sh, f); err != nil {
-			return nil, err
-		}
-		if err := e.reduce(ctx, sh, f); err != nil {
-			return nil, err
-		}
-	}
-	if err := e.recall(ctx); err != nil {
-		return nil, err
-	}
-	return e.result()
+}
+
+// matchMetric tells whether the metric that an equality names fits the other matchers
+// of the name.
+func matchMetric(sel selection) bool {
+	return !slices.ContainsFunc(sel.matchers, func(m *storage.Matcher) bool {
+		return m.Name == storage.MetricName && !m.Matches(sel.metric)
+	})
 }
 
 func unsupported(why string) error {
@@ -99,249 +94,291 @@ func unsupported(why string) error {
 
 // evaluation is one Evaluate.
 type evaluation struct {
-	s     *Store
-	g     *storage.Grid
-	sel   selection
-	steps int
+	s      *Store
+	g      *storage.Grid
+	sel    selection
+	plan   *grid.Plan
+	budget *grid.Budget
 
-	rows   []seriesRow // labels are those of the group, or the series' own if ordered
-	index  map[uint64]int
-	groups []*group
-	of     []int        // row to group
-	held   []float64    // [row × steps], where values must wait for order or for dirty rows
-	dirty  map[int]bool // rows with values that are not finite
-	seen   []bool
-	res    *storage.GridResult
+	parts  []*part
+	series int // of all parts
+	groups []storage.Labels
+
+	read, samples atomic.Uint64
+
+	mu      sync.Mutex
+	queries []string
+	unknown map[int]map[uint64]struct{} // by shard: ids that the rosters lack
 }
 
-// group is a group of the answer.
-type group struct {
-	labels storage.Labels
-	accs   [][]storage.Accumulator // [aggregate][step]
-	whole  []partial               // FuncNone: [step]
+// part is what one shard holds: the series number first and following of the evaluation
+// are those of its roster.
+type part struct {
+	sh      *shard
+	first   int
+	roster  *roster
+	members *members
+	whole   bool     // read the metric as a whole, else by ids
+	metrics []string // nil: any
 }
 
-// ordered tells whether the order of additions shows in the answer: Welford's variance
-// and the ranking, which needs the series' labels.
-func (e *evaluation) ordered() bool {
-	return slices.ContainsFunc(e.g.Aggregates, func(a storage.Aggregate) bool {
-		switch a.Op {
-		case storage.AggStddev, storage.AggStdvar, storage.AggTopK, storage.AggBottomK:
-			return true
-		default:
-			return false
-		}
-	})
-}
-
-// waits tells whether a series' values come in several rows, of which a later one may
-// show that the series has to be read again.
-func (e *evaluation) waits() bool {
-	switch e.g.Func {
-	case storage.FuncSumOverTime, storage.FuncAvgOverTime, storage.FuncIntegral, storage.FuncNativeRate:
-		return true
-	default:
-		return false
+func (e *evaluation) run(ctx context.Context) (res *storage.GridResult, err error) {
+	if e.plan, err = grid.NewPlan(*e.g, e.budget); err != nil {
+		return nil, err
 	}
+	if err := e.load(ctx); err != nil {
+		return nil, err
+	}
+	if e.series == 0 {
+		return &storage.GridResult{Queries: e.queries}, nil
+	}
+	e.number()
+	if err := e.s.onShards(ctx, e.check); err != nil {
+		return nil, err
+	}
+	chunks := e.plan.Chunks((e.series+unitSeries-1)/unitSeries, statementCut, e.groupSpan)
+	newWorker := func() grid.Worker {
+		return &evaluationWorker{evaluation: e, gather: gather{budget: e.budget, limit: e.s.rangeSamples}}
+	}
+	res, err = grid.Evaluate(ctx, e.plan, chunks, uint32(len(e.groups)), newWorker, seriesSource{e, ctx})
+	if err != nil {
+		return nil, err
+	}
+	res.Series, res.Samples, res.Queries = e.read.Load(), e.samples.Load(), e.queries
+	res.Bytes = 20 * res.Samples
+	return res, nil
 }
 
-// supported refuses what the statements cannot do exactly.
-func (e *evaluation) supported() error {
-	g := e.g
-	switch g.Func {
-	case storage.FuncQuantileOverTime, storage.FuncStddevOverTime, storage.FuncStdvarOverTime, storage.FuncChanges, storage.FuncResets:
-		return unsupported(g.Func.String() + " needs the samples themselves")
-	case storage.FuncNone:
-		for _, a := range g.Aggregates {
-			switch a.Op {
-			case storage.AggQuantile, storage.AggStddev, storage.AggStdvar, storage.AggTopK, storage.AggBottomK:
-				return unsupported(a.Op.String() + " of samples needs the samples themselves")
+// unitSeries is the number of series in a unit of work.
+const unitSeries = 64
+
+// number gives each part its place and makes groups of several shards one.
+func (e *evaluation) number() {
+	if len(e.parts) == 1 {
+		e.groups = e.parts[0].members.labels
+		return
+	}
+	known := map[string]uint32{}
+	for _, p := range e.parts {
+		own := p.members
+		to := make([]uint32, len(own.labels))
+		for i, l := range own.labels {
+			n, ok := known[string(l)]
+			if !ok {
+				n = uint32(len(e.groups))
+				known[string(l)] = n
+				e.groups = append(e.groups, l)
+			}
+			to[i] = n
+		}
+		p.members = &members{of: make([]uint32, len(p.roster.ids))}
+		for i := range p.members.of {
+			if p.members.of[i] = own.group(i); p.members.of[i] != noGroup {
+				p.members.of[i] = to[p.members.of[i]]
 			}
 		}
-	case storage.FuncIntegral, storage.FuncNativeRate:
-		if e.overlap() > 1 {
-			return unsupported(g.Func.String() + " over overlapping windows")
-		}
-	case storage.FuncRate, storage.FuncIncrease, storage.FuncDelta, storage.FuncIrate, storage.FuncIdelta:
-		if len(g.Edges) > 0 {
-			return unsupported(g.Func.String() + " over uneven windows")
-		}
-		return nil // the grid functions take any overlap
 	}
-	if e.overlap() > maxOverlap {
-		return unsupported("too many overlapping windows")
+}
+
+// forParts calls f for the parts of the series [from, to), with positions in its roster.
+func (e *evaluation) forParts(from, to int, f func(p *part, from, to int) error) error {
+	for _, p := range e.parts {
+		a, b := max(from, p.first), min(to, p.first+len(p.roster.ids))
+		if a >= b {
+			continue
+		}
+		if err := f(p, a-p.first, b-p.first); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-// overlap is how many windows a sample can lie in.
-func (e *evaluation) overlap() int64 {
-	if len(e.g.Edges) > 0 || e.steps == 1 {
-		return 1
-	}
-	return (e.g.Window + e.g.Step - 1) / e.g.Step
+// groupSpan returns the lowest and highest group of a unit.
+func (e *evaluation) groupSpan(unit int) (lo, hi uint32) {
+	lo = noGroup
+	_ = e.forParts(unit*unitSeries, (unit+1)*unitSeries, func(p *part, from, to int) error {
+		for i := from; i < to; i++ {
+			if g := p.members.group(i); g != noGroup {
+				lo, hi = min(lo, g), max(hi, g)
+			}
+		}
+		return nil
+	})
+	return min(lo, hi), hi
 }
 
-// add takes the value of a series at a step.
-func (e *evaluation) add(row, step int, v float64) {
-	if storage.IsStale(v) {
-		return
+// check refuses data that the reference refuses: native histograms, and start
+// timestamps that the grid asks to honour.
+func (e *evaluation) check(ctx context.Context, sh *shard) error {
+	i := slices.IndexFunc(e.parts, func(p *part) bool { return p.sh == sh })
+	if i < 0 {
+		return nil
 	}
-	if e.held != nil {
-		e.held[row*e.steps+step] = v
-		return
+	part := e.parts[i]
+	probe := func(name, why string) error {
+		var p params
+		sql := render(name, fragments{"Where": e.where(&p, part, 0, len(part.roster.ids))})
+		return e.s.each(ctx, sh, sql, p.args, func(driver.Rows) error { return unsupported(why) })
 	}
-	e.groups[e.of[row]].add(e.g, e.steps, step, 0, v)
+	if err := probe("evaluate/has_histograms", "series have native histograms"); err != nil {
+		return err
+	}
+	if e.g.UseStartTimestamps {
+		return probe("evaluate/has_start_timestamps", "series have start timestamps")
+	}
+	return nil
 }
 
-func (gr *group) add(g *storage.Grid, steps, step int, t int64, v float64) {
-	if gr.accs == nil {
-		gr.accs = make([][]storage.Accumulator, len(g.Aggregates))
-		for a := range gr.accs {
-			gr.accs[a] = make([]storage.Accumulator, steps)
+// where is the WHERE of the samples of a part's positions.
+func (e *evaluation) where(p *params, x *part, from, to int) string {
+	f := rowFilter{metrics: x.metrics}
+	if x.whole {
+		f.keys = keyRange(p, x.roster, from, to)
+	} else {
+		f.ids = x.roster.ids[from:to]
+		locs := slices.Clone(x.roster.locs[from:to])
+		slices.Sort(locs)
+		if locs = slices.Compact(locs); len(locs) <= 1000 {
+			f.locs = locs
 		}
 	}
-	for a, agg := range g.Aggregates {
-		gr.accs[a][step].Add(agg.Op, t, v)
+	return e.s.where(p, e.sel, f)
+}
+
+// note keeps a statement for explain.
+func (e *evaluation) note(sql string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if len(e.queries) < 16 && !slices.Contains(e.queries, sql) {
+		e.queries = append(e.queries, sql)
 	}
 }
 
-func absentValues(n int) []float64 {
-	vs := make([]float64, n)
-	for i := range vs {
-		vs[i] = storage.Absent
-	}
-	return vs
-}
-
-// see counts a series and its samples.
-func (e *evaluation) see(row int, samples uint64) error {
-	if !e.seen[row] {
-		e.seen[row] = true
-		e.res.Series++
-	}
-	return e.count(samples)
-}
-
-// count counts samples and holds the answer to the grid's bounds.
-func (e *evaluation) count(samples uint64) error {
-	e.res.Samples += samples
-	if limit := e.g.MaxSeries; limit > 0 && e.res.Series > uint64(limit) {
+// count counts a series and its samples and holds the answer to the grid's bounds.
+func (e *evaluation) count(samples int) error {
+	series, total := e.read.Add(1), e.samples.Add(uint64(samples))
+	if limit := e.g.MaxSeries; limit > 0 && series > uint64(limit) {
 		return storage.LimitErrorf(storage.KindTooLarge, "evaluate", "max-series-per-query", "limits.maxSeriesPerQuery", "the query selects more than %d series", limit)
 	}
-	if limit := e.g.MaxSamples; limit > 0 && e.res.Samples > uint64(limit) {
+	if limit := e.g.MaxSamples; limit > 0 && total > uint64(limit) {
 		return storage.LimitErrorf(storage.KindTooLarge, "evaluate", "max-samples-per-query", "limits.maxSamplesPerQuery", "the query selects more than %d samples", limit)
 	}
 	return nil
 }
 
-// recall evaluates the dirty series by the reference.
-func (e *evaluation) recall(ctx context.Context) error {
-	if len(e.dirty) == 0 {
+// evaluationWorker is one goroutine of an evaluation.
+type evaluationWorker struct {
+	*evaluation
+	gather gather
+}
+
+// Close implements grid.Worker.
+func (w *evaluationWorker) Close() { w.gather.free() }
+
+// Chunk implements grid.Worker.
+func (w *evaluationWorker) Chunk(ctx context.Context, c grid.Chunk, s *grid.Shard) error {
+	return w.forParts(c.From*unitSeries, min(w.series, c.To*unitSeries), func(p *part, from, to int) error {
+		step := w.statementSeries(p)
+		for ; from < to; from += step {
+			if err := w.positions(ctx, p, from, min(to, from+step), s); err != nil {
+				return err
+			}
+		}
 		return nil
-	}
-	if len(e.dirty) > maxRecalled {
-		return unsupported("too many series have values that are not finite")
-	}
-	if e.g.Func == storage.FuncNone {
-		return unsupported("samples that are not finite")
-	}
-	rows := make([]seriesRow, 0, len(e.dirty))
-	for i := range e.rows {
-		if !e.dirty[i] {
-			continue
-		}
-		rows = append(rows, e.rows[i])
-		if e.held != nil { // what came before the value that is not finite
-			copy(e.held[i*e.steps:(i+1)*e.steps], absentValues(e.steps))
-		}
-	}
-	r := &reader{s: e.s, sel: e.sel, emit: func(row seriesRow, x storage.Series) bool {
-		e.reference(e.index[row.id], x.Samples)
-		return true
-	}}
-	return r.run(ctx, rows, false)
+	})
 }
 
-// reference evaluates one series' steps as storage.EvaluateSeries does.
-func (e *evaluation) reference(row int, samples []storage.Sample) {
-	if e.g.Func != storage.FuncLast {
-		samples = slices.DeleteFunc(samples, func(x storage.Sample) bool { return storage.IsStale(x.V) })
+// statementSeries is how many series one statement reads: as many as are expected to
+// have half of the samples that it may bring.
+func (w *evaluationWorker) statementSeries(p *part) int {
+	density := math.Float64frombits(p.roster.density.Load())
+	if density == 0 {
+		density = firstDensity
 	}
-	lo, hi := 0, 0
-	for i := range e.steps {
-		after, upto := e.g.WindowAt(i)
-		for hi < len(samples) && samples[hi].T <= upto {
-			hi++
-		}
-		for lo < hi && samples[lo].T <= after {
-			lo++
-		}
-		if lo == hi {
-			continue
-		}
-		var prev *storage.Sample
-		if lo > 0 && samples[lo].T-samples[lo-1].T <= storage.NativeRateLookback {
-			prev = &samples[lo-1]
-		}
-		if v, ok := storage.EvalWindow(e.g.Func, e.g.FuncArg, samples[lo:hi], after, upto, prev); ok {
-			e.add(row, i, v)
-		}
+	n := float64(w.gather.limit) / 2 / (density*float64(w.sel.maxt-w.sel.mint) + 1)
+	if !p.whole {
+		n = min(n, maxBoundIDs)
 	}
+	return int(max(1, min(n, math.MaxInt32)))
 }
 
-// result puts the groups together.
-func (e *evaluation) result() (*storage.GridResult, error) {
-	op := e.g.Aggregates[0].Op
-	if e.held != nil {
-		if op == storage.AggTopK || op == storage.AggBottomK {
-			return e.topResult(), nil
+// positions reads and evaluates some series; halves of them if they have too many
+// samples for one statement. So memory is bounded however long the range is.
+func (w *evaluationWorker) positions(ctx context.Context, p *part, from, to int, s *grid.Shard) error {
+	var ps params
+	x := span{roster: p.roster, members: p.members, from: from, to: to, mint: w.sel.mint, maxt: w.sel.maxt}
+	sql, err := w.gather.read(ctx, w.s, p.sh, x, w.where(&ps, p, from, to), &ps, func(id uint64) { w.miss(p, id) })
+	if errors.Is(err, errTooMany) {
+		half := from + (to-from)/2
+		if err := w.positions(ctx, p, from, half, s); err != nil {
+			return err
 		}
-		for i, v := range e.held {
-			if !storage.IsStale(v) {
-				e.groups[e.of[i/e.steps]].add(e.g, e.steps, i%e.steps, 0, v)
+		return w.positions(ctx, p, half, to, s)
+	}
+	if err != nil {
+		return err
+	}
+	w.note(sql)
+	if x := w.sel.maxt - w.sel.mint; p.whole && x > 0 {
+		density := float64(len(w.gather.at)) / float64(to-from) / float64(x)
+		p.roster.density.Store(math.Float64bits(density))
+	}
+	s.NextColumns()
+	return w.gather.each(x, func(at int, ts []int64, vs []float64) error {
+		if err := w.count(len(ts)); err != nil {
+			return err
+		}
+		return s.Add(uint32(p.first+at), p.members.group(at), ts, vs)
+	})
+}
+
+// miss remembers an id that a roster lacks.
+func (w *evaluationWorker) miss(p *part, id uint64) {
+	if !p.whole {
+		return // a hash that the filter let through
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	ids := w.unknown[p.sh.index]
+	if ids == nil {
+		ids = map[uint64]struct{}{}
+		w.unknown[p.sh.index] = ids
+	}
+	ids[id] = struct{}{}
+}
+
+// seriesSource names groups and series.
+type seriesSource struct {
+	*evaluation
+	ctx context.Context //nolint:containedctx // of the one evaluation that the source lives for
+}
+
+// GroupLabels implements grid.Source.
+func (s seriesSource) GroupLabels(group uint32) (storage.Labels, error) { return s.groups[group], nil }
+
+// SeriesLabels implements grid.Source.
+func (s seriesSource) SeriesLabels(series []uint32) ([]storage.Labels, error) {
+	out := make([]storage.Labels, len(series))
+	for _, p := range s.parts {
+		want := map[uint64][]int{}
+		for i, n := range series {
+			if at := int(n) - p.first; at >= 0 && at < len(p.roster.ids) {
+				id := p.roster.ids[at]
+				want[id] = append(want[id], i)
 			}
 		}
-	}
-	for _, gr := range e.groups {
-		if gr.whole != nil {
-			e.res.Groups = append(e.res.Groups, gr.fromPartials(e.g, e.steps))
-			continue
-		}
-		if gr.accs == nil {
-			continue
-		}
-		out := storage.GridGroup{Labels: gr.labels, Values: make([][]float64, len(e.g.Aggregates))}
-		for a, agg := range e.g.Aggregates {
-			out.Values[a] = make([]float64, e.steps)
-			for i := range e.steps {
-				out.Values[a][i] = gr.accs[a][i].Value(agg)
+		err := s.s.labelsOf(s.ctx, p, s.sel, want, func(_ uint32, id uint64, ls storage.Labels) {
+			for _, i := range want[id] {
+				out[i] = ls
 			}
-		}
-		e.res.Groups = append(e.res.Groups, out)
-	}
-	storage.SortGroups(e.res.Groups)
-	return e.res, e.checkGroups(len(e.res.Groups))
-}
-
-func (e *evaluation) checkGroups(n int) error {
-	if limit := e.g.MaxGroups; limit > 0 && n > limit {
-		return storage.LimitErrorf(storage.KindTooLarge, "evaluate", "max-groups-per-query", "limits.maxGroupsPerQuery", "the query makes more than %d groups", limit)
-	}
-	return nil
-}
-
-// topResult answers topk and bottomk: series, not groups.
-func (e *evaluation) topResult() *storage.GridResult {
-	byGroup := make([][]storage.GridGroup, len(e.groups))
-	for row, r := range e.rows {
-		if vs := e.held[row*e.steps : (row+1)*e.steps]; slices.ContainsFunc(vs, func(v float64) bool { return !storage.IsStale(v) }) {
-			byGroup[e.of[row]] = append(byGroup[e.of[row]], storage.GridGroup{Labels: r.labels, Values: [][]float64{vs}})
+		})
+		if err != nil {
+			return nil, err
 		}
 	}
-	for _, series := range byGroup {
-		e.res.Groups = append(e.res.Groups, storage.PreselectTopK(series, e.steps, e.g.Aggregates[0])...)
+	if slices.ContainsFunc(out, func(l storage.Labels) bool { return l == nil }) {
+		return nil, storage.Errorf(storage.KindUnavailable, "evaluate", "series were deleted while they were read")
 	}
-	storage.SortGroups(e.res.Groups)
-	return e.res
+	return out, nil
 }

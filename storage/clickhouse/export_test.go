@@ -1,4 +1,7 @@
 package clickhouse
 
-// PushAlways makes the server aggregate groups however few series match.
-func (s *Store) PushAlways() { s.pushFrom = 1 }
+// UseRosters makes evaluations read metrics as a whole from so many series on.
+func (s *Store) UseRosters(from int) { s.fewSeries = from - 1 }
+
+// CutRanges makes one statement of an evaluation bring so many samples only.
+func (s *Store) CutRanges(samples int) { s.rangeSamples = samples }

@@ -117,3 +117,30 @@ func TestDeadlineAndCancelStopTheServer(t *testing.T) {
 		}
 	}
 }
+
+// TestLongRangesAreCut: what does not fit the memory of an evaluation at once does when
+// a statement brings less, by ids and by ranges of the key.
+func TestLongRangesAreCut(t *testing.T) {
+	now := time.Now().UnixMilli()
+	s := openFor(t, func(c *Config) { c.MaxEvaluateBytes = 256 << 10 })
+	fillSome(t, s, now) // 10,000 samples
+	g := storage.Grid{
+		Matchers: []*storage.Matcher{storagetest.Eq(storage.MetricName, "m")}, Start: now, End: now, Window: 100_000,
+		Func: storage.FuncSumOverTime, Aggregates: []storage.Aggregate{{Op: storage.AggSum}},
+	}
+	for _, few := range []int{fewSeries, 0} {
+		s.fewSeries, s.rangeSamples = few, rangeSamples
+		var e *storage.Error
+		if _, err := s.Evaluate(t.Context(), storage.MustTenant("a"), g); !errors.As(err, &e) || e.ID != "max-evaluate-bytes" || e.Setting != "storage.clickhouse.maxEvaluateBytes" {
+			t.Fatalf("in one statement: %v", err)
+		}
+		s.rangeSamples = 1000
+		res, err := s.Evaluate(t.Context(), storage.MustTenant("a"), g)
+		if err != nil {
+			t.Fatalf("cut: %v", err)
+		}
+		if res.Samples != 10_000 || len(res.Groups) != 1 || res.Groups[0].Values[0][0] != 200*49*25 {
+			t.Fatalf("cut: %d samples, %+v", res.Samples, res.Groups)
+		}
+	}
+}

@@ -16,6 +16,8 @@ type metrics struct {
 	flushAge     prometheus.Gauge
 	activeParts  prometheus.Gauge
 	evaluated    *prometheus.CounterVec
+	rosterHits   prometheus.Counter
+	rosterMisses prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -53,6 +55,12 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		evaluated: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "luminate_clickhouse_grids_total", Help: "Grids asked, by how they were answered.",
 		}, []string{"result"}),
+		rosterHits: f.NewCounter(prometheus.CounterOpts{
+			Name: "luminate_clickhouse_roster_hits_total", Help: "Evaluations of large metrics that found the series and their groups in memory.",
+		}),
+		rosterMisses: f.NewCounter(prometheus.CounterOpts{
+			Name: "luminate_clickhouse_roster_misses_total", Help: "Evaluations of large metrics that had to read the series or their groups.",
+		}),
 	}
 }
 
@@ -68,6 +76,8 @@ func registerLoad(reg prometheus.Registerer, s *Store) {
 		return float64(s.buffer.queued)
 	})
 	gauge("buffered_rows_limit", "Rows that may wait; more are refused.", nil, func() float64 { return float64(s.cfg.MaxBufferedRows) })
+	gauge("roster_bytes", "Memory of the series lists of large metrics.", nil, func() float64 { return float64(s.rosters.bytes()) })
+	gauge("roster_bytes_limit", "Memory that series lists of large metrics may take.", nil, func() float64 { return float64(s.cfg.MaxRosterBytes) })
 	for kind, of := range map[string]func(*shard) *pool{
 		"read": func(sh *shard) *pool { return sh.read }, "write": func(sh *shard) *pool { return sh.write },
 	} {

@@ -22,12 +22,12 @@ func (p *params) bind(value any, typ string) string {
 }
 
 func (p *params) str(v string) string    { return p.bind(v, "String") }
+func (p *params) u64(v uint64) string    { return p.bind(v, "UInt64") }
 func (p *params) i64(v int64) string     { return p.bind(v, "Int64") }
 func (p *params) f64(v float64) string   { return p.bind(v, "Float64") }
 func (p *params) strs(v []string) string { return p.bind(v, "Array(String)") }
 func (p *params) u64s(v []uint64) string { return p.bind(v, "Array(UInt64)") }
 func (p *params) u32s(v []uint32) string { return p.bind(v, "Array(UInt32)") }
-func (p *params) i64s(v []int64) string  { return p.bind(v, "Array(Int64)") }
 
 // time returns a DateTime64(3) of Unix milliseconds, clamped to what the type holds.
 func (p *params) time(ms int64) string {
@@ -76,18 +76,14 @@ func (r *rows) close() error {
 }
 
 // query runs a reading statement on a shard.
-func (s *Store) query(ctx context.Context, sh *shard, sql string, args []any, extra clickhouse.Settings) (*rows, error) {
+func (s *Store) query(ctx context.Context, sh *shard, sql string, args []any) (*rows, error) {
 	c, err := sh.read.get(ctx)
 	if err != nil {
 		return nil, err
 	}
 	// The driver never sees the cancellation, see pool.
 	stop := context.AfterFunc(ctx, c.interrupt)
-	settings := s.readSettings(ctx)
-	for k, v := range extra {
-		settings[k] = v
-	}
-	qctx := clickhouse.Context(context.WithoutCancel(ctx), clickhouse.WithSettings(settings))
+	qctx := clickhouse.Context(context.WithoutCancel(ctx), clickhouse.WithSettings(s.readSettings(ctx)))
 	var r driver.Rows
 	began, result := time.Now(), "ok"
 	err = c.fresh(ctx, func() error {
@@ -139,7 +135,7 @@ func (c *conn) recover(err error) {
 
 // each runs a statement and calls scan for every row.
 func (s *Store) each(ctx context.Context, sh *shard, sql string, args []any, scan func(r driver.Rows) error) (err error) {
-	r, err := s.query(ctx, sh, sql, args, nil)
+	r, err := s.query(ctx, sh, sql, args)
 	if err != nil {
 		return err
 	}

@@ -84,15 +84,24 @@ func textsFor(t testing.TB, tenant storage.Tenant, metric, name, value string) s
 		render("read/series", fragments{"Where": where}),
 		render("read/series_days", fragments{"Where": where}),
 		render("read/label_values", fragments{"Where": where, "Value": valueOf(&p, name), "Limit": p.i64(1)}),
-		render("read/samples", fragments{"Where": s.where(&p, selection{tenant: tenant, matchers: ms}, rowFilter{metrics: []string{metric}, locs: []uint32{1}, ids: []uint64{2}, match: true})}),
+		render("read/samples", fragments{"Where": s.where(&p, selection{tenant: tenant, matchers: ms}, rowFilter{metrics: []string{metric}, locs: []uint32{1}, ids: []uint64{2}, match: true}), "Order": keyOrder(rowFilter{})}),
 		render("write/delete_rows", fragments{"Table": "series", "OnCluster": "", "Where": where}),
 	}
-	e := &evaluation{s: s, g: &storage.Grid{Start: 0, End: 100, Step: 10, Window: 10, Func: storage.FuncSumOverTime}, steps: 11}
-	index, inside := e.stepIndex(&p)
-	out = append(out, render("evaluate/windows", fragments{
-		"Image": "toUInt64(0)", "Number": "sumKahan(value)", "NotFinite": notFinite(&p), "Index": index, "Inside": inside,
-		"Where": where, "Live": e.live(&p),
-	}))
+	// Each statement counts its parameters anew.
+	sel := selection{tenant: tenant, matchers: ms, metric: metric, one: true, maxt: 1}
+	for _, g := range []storage.Grid{{Grouping: []string{name}}, {Grouping: []string{name, "fixed"}, Without: true}} {
+		var p params
+		e := &evaluation{s: s, g: &g, sel: sel}
+		x := &part{whole: true, metrics: []string{metric}, roster: &roster{locs: []uint32{1, 2, 3}, ids: []uint64{4, 5, 6}}}
+		out = append(out,
+			render("evaluate/few", fragments{"Group": e.group(&p), "Where": s.seriesWhere(&p, tenant, ms, 0, 1), "Limit": p.i64(1)}),
+			render("evaluate/groups", fragments{"Group": e.group(&p), "Where": s.matcherSQL(&p, tenant, ms) + dayWhere(&p, dayRange{1, 2})}),
+			render("evaluate/roster", fragments{"Where": e.metricWhere(&p) + dayWhere(&p, dayRange{1, 2})}),
+			render("evaluate/samples", fragments{"Time": "t", "Where": e.where(&p, x, 1, 2)}),
+		)
+		x.whole = false
+		out = append(out, render("evaluate/has_histograms", fragments{"Where": e.where(&p, x, 1, 2)}))
+	}
 	return strings.Join(out, "\n\n") + "\n"
 }
 

@@ -21,7 +21,10 @@ type Store struct {
 	metrics  *metrics
 	shards   []*shard
 	locality string
-	pushFrom int // series from which on the server aggregates groups
+
+	rosters      *rosterCache
+	fewSeries    int // up to as many are named by id, see fewSeries
+	rangeSamples int
 
 	buffer   *buffer
 	series   *seriesCache
@@ -73,7 +76,7 @@ func openShards(cfg Config) (*Store, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	s := &Store{cfg: cfg, locality: cfg.LocalityLabel, pushFrom: pushSeries, stop: make(chan struct{}), metrics: newMetrics(nil)}
+	s := &Store{cfg: cfg, locality: cfg.LocalityLabel, fewSeries: fewSeries, rangeSamples: rangeSamples, rosters: newRosterCache(cfg), stop: make(chan struct{}), metrics: newMetrics(nil)}
 	for i, dsn := range cfg.dsns() {
 		sh := &shard{index: i}
 		var err error

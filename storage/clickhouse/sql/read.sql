@@ -14,7 +14,7 @@ GROUP BY metric, loc, series_id
 SELECT series_id, toUnixTimestamp64Milli(ts) AS t, image, st
 FROM samples
 WHERE {{.Where}}
-ORDER BY tenant, metric, loc, series_id, ts
+ORDER BY {{.Order}}
 
 -- name: histograms
 SELECT series_id, toUnixTimestamp64Milli(ts) AS t, st, data
@@ -34,13 +34,14 @@ LIMIT {{.Limit}}
 (metric, loc, series_id) IN (SELECT metric, loc, series_id FROM series WHERE {{.Where}})
 
 -- name: estimate
-SELECT count() AS series, sum(days) AS series_days
-FROM (SELECT series_id, count() AS days FROM series WHERE {{.Where}} GROUP BY metric, loc, series_id)
+SELECT {{.Count}} AS series
+FROM series
+WHERE {{.Where}}
 
 -- name: estimate_samples
-SELECT count() AS samples, uniq(series_id) AS series
+SELECT count() AS samples, uniqExact(series_id) AS series
 FROM samples
-WHERE {{.Where}}
+WHERE {{.Where}} AND (metric, loc, series_id) IN (SELECT metric, loc, series_id FROM series WHERE {{.Series}} LIMIT {{.Limit}})
 
 -- name: metrics
 SELECT DISTINCT metric

@@ -18,15 +18,50 @@ LIMIT {p14:Int64}
 SELECT series_id, toUnixTimestamp64Milli(ts) AS t, image, st
 FROM samples
 WHERE tenant = {p15:String} AND metric IN {p16:Array(String)} AND loc IN {p17:Array(UInt32)} AND series_id IN {p18:Array(UInt64)} AND (metric, loc, series_id) IN (SELECT metric, loc, series_id FROM series WHERE tenant = {p19:String} AND metric = {p20:String} AND has(kv, {p21:String}) AND NOT has(kv, {p22:String}) AND match(substring(kv[indexOf(names, {p23:String})], {p24:Int64} + multiIf(length(kv[indexOf(names, {p23:String})]) <= {p24:Int64} + 128, 2, length(kv[indexOf(names, {p23:String})]) <= {p24:Int64} + 16385, 3, 4)), {p25:String}) AND NOT (match(substring(kv[indexOf(names, {p26:String})], {p27:Int64} + multiIf(length(kv[indexOf(names, {p26:String})]) <= {p27:Int64} + 128, 2, length(kv[indexOf(names, {p26:String})]) <= {p27:Int64} + 16385, 3, 4)), {p28:String})) AND day BETWEEN {p29:Int64} AND {p30:Int64}) AND ts >= fromUnixTimestamp64Milli({p31:Int64}, 'UTC') AND ts <= fromUnixTimestamp64Milli({p32:Int64}, 'UTC')
-ORDER BY tenant, metric, loc, series_id, ts
+ORDER BY metric, loc, series_id, ts
 
 DELETE FROM series WHERE tenant = {p0:String} AND metric = {p1:String} AND has(kv, {p2:String}) AND NOT has(kv, {p3:String}) AND match(substring(kv[indexOf(names, {p4:String})], {p5:Int64} + multiIf(length(kv[indexOf(names, {p4:String})]) <= {p5:Int64} + 128, 2, length(kv[indexOf(names, {p4:String})]) <= {p5:Int64} + 16385, 3, 4)), {p6:String}) AND NOT (match(substring(kv[indexOf(names, {p7:String})], {p8:Int64} + multiIf(length(kv[indexOf(names, {p7:String})]) <= {p8:Int64} + 128, 2, length(kv[indexOf(names, {p7:String})]) <= {p8:Int64} + 16385, 3, 4)), {p9:String})) AND day BETWEEN {p10:Int64} AND {p11:Int64}
 
-SELECT series_id, toUInt32(i) AS step, toUInt64(0) AS image_result, sumKahan(value) AS number_result, countIf(image <= {p37:UInt64} OR image >= {p38:UInt64}) AS bad, count() AS n
-FROM (
-    SELECT series_id, ts, image, value, toInt64(if(toUnixTimestamp64Milli(ts) > {p33:Int64} + (if(toUnixTimestamp64Milli(ts) <= {p33:Int64}, 0, intDiv(toUnixTimestamp64Milli(ts) - {p33:Int64} + {p34:Int64} - 1, {p34:Int64}))) * {p34:Int64} - {p35:Int64}, if(toUnixTimestamp64Milli(ts) <= {p33:Int64}, 0, intDiv(toUnixTimestamp64Milli(ts) - {p33:Int64} + {p34:Int64} - 1, {p34:Int64})), -1)) AS i
-    FROM samples FINAL
-    WHERE tenant = {p0:String} AND metric = {p1:String} AND has(kv, {p2:String}) AND NOT has(kv, {p3:String}) AND match(substring(kv[indexOf(names, {p4:String})], {p5:Int64} + multiIf(length(kv[indexOf(names, {p4:String})]) <= {p5:Int64} + 128, 2, length(kv[indexOf(names, {p4:String})]) <= {p5:Int64} + 16385, 3, 4)), {p6:String}) AND NOT (match(substring(kv[indexOf(names, {p7:String})], {p8:Int64} + multiIf(length(kv[indexOf(names, {p7:String})]) <= {p8:Int64} + 128, 2, length(kv[indexOf(names, {p7:String})]) <= {p8:Int64} + 16385, 3, 4)), {p9:String})) AND day BETWEEN {p10:Int64} AND {p11:Int64} AND image != {p39:UInt64}
-)
-WHERE i >= 0 AND i < {p36:Int64}
-GROUP BY series_id, i
+SELECT CAST(metric AS String) AS metric_name, loc, series_id, kv[indexOf(names, {p0:String})] AS group_labels
+FROM series
+WHERE tenant = {p1:String} AND metric = {p2:String} AND has(kv, {p3:String}) AND NOT has(kv, {p4:String}) AND match(substring(kv[indexOf(names, {p5:String})], {p6:Int64} + multiIf(length(kv[indexOf(names, {p5:String})]) <= {p6:Int64} + 128, 2, length(kv[indexOf(names, {p5:String})]) <= {p6:Int64} + 16385, 3, 4)), {p7:String}) AND NOT (match(substring(kv[indexOf(names, {p8:String})], {p9:Int64} + multiIf(length(kv[indexOf(names, {p8:String})]) <= {p9:Int64} + 128, 2, length(kv[indexOf(names, {p8:String})]) <= {p9:Int64} + 16385, 3, 4)), {p10:String})) AND day BETWEEN {p11:Int64} AND {p12:Int64}
+LIMIT {p13:Int64}
+
+SELECT loc, series_id, kv[indexOf(names, {p14:String})] AS group_labels
+FROM series
+WHERE tenant = {p15:String} AND metric = {p16:String} AND has(kv, {p17:String}) AND NOT has(kv, {p18:String}) AND match(substring(kv[indexOf(names, {p19:String})], {p20:Int64} + multiIf(length(kv[indexOf(names, {p19:String})]) <= {p20:Int64} + 128, 2, length(kv[indexOf(names, {p19:String})]) <= {p20:Int64} + 16385, 3, 4)), {p21:String}) AND NOT (match(substring(kv[indexOf(names, {p22:String})], {p23:Int64} + multiIf(length(kv[indexOf(names, {p22:String})]) <= {p23:Int64} + 128, 2, length(kv[indexOf(names, {p22:String})]) <= {p23:Int64} + 16385, 3, 4)), {p24:String})) AND day BETWEEN {p25:Int64} AND {p26:Int64}
+
+SELECT loc, series_id
+FROM series
+WHERE tenant = {p27:String} AND metric = {p28:String} AND day BETWEEN {p29:Int64} AND {p30:Int64}
+
+SELECT series_id, t AS t, image
+FROM samples
+WHERE tenant = {p35:String} AND metric IN {p36:Array(String)} AND loc >= {p31:Int64} AND (loc > {p31:Int64} OR series_id >= {p32:UInt64}) AND loc <= {p33:Int64} AND (loc < {p33:Int64} OR series_id < {p34:UInt64}) AND ts >= fromUnixTimestamp64Milli({p37:Int64}, 'UTC') AND ts <= fromUnixTimestamp64Milli({p38:Int64}, 'UTC')
+
+SELECT 1
+FROM histograms
+WHERE tenant = {p39:String} AND metric IN {p40:Array(String)} AND loc IN {p41:Array(UInt32)} AND series_id IN {p42:Array(UInt64)} AND ts >= fromUnixTimestamp64Milli({p43:Int64}, 'UTC') AND ts <= fromUnixTimestamp64Milli({p44:Int64}, 'UTC')
+LIMIT 1
+
+SELECT CAST(metric AS String) AS metric_name, loc, series_id, arrayStringConcat(arrayFilter((pair, name) -> NOT has({p0:Array(String)}, name) AND name != {p1:String}, kv, names)) AS group_labels
+FROM series
+WHERE tenant = {p2:String} AND metric = {p3:String} AND has(kv, {p4:String}) AND NOT has(kv, {p5:String}) AND match(substring(kv[indexOf(names, {p6:String})], {p7:Int64} + multiIf(length(kv[indexOf(names, {p6:String})]) <= {p7:Int64} + 128, 2, length(kv[indexOf(names, {p6:String})]) <= {p7:Int64} + 16385, 3, 4)), {p8:String}) AND NOT (match(substring(kv[indexOf(names, {p9:String})], {p10:Int64} + multiIf(length(kv[indexOf(names, {p9:String})]) <= {p10:Int64} + 128, 2, length(kv[indexOf(names, {p9:String})]) <= {p10:Int64} + 16385, 3, 4)), {p11:String})) AND day BETWEEN {p12:Int64} AND {p13:Int64}
+LIMIT {p14:Int64}
+
+SELECT loc, series_id, arrayStringConcat(arrayFilter((pair, name) -> NOT has({p15:Array(String)}, name) AND name != {p16:String}, kv, names)) AS group_labels
+FROM series
+WHERE tenant = {p17:String} AND metric = {p18:String} AND has(kv, {p19:String}) AND NOT has(kv, {p20:String}) AND match(substring(kv[indexOf(names, {p21:String})], {p22:Int64} + multiIf(length(kv[indexOf(names, {p21:String})]) <= {p22:Int64} + 128, 2, length(kv[indexOf(names, {p21:String})]) <= {p22:Int64} + 16385, 3, 4)), {p23:String}) AND NOT (match(substring(kv[indexOf(names, {p24:String})], {p25:Int64} + multiIf(length(kv[indexOf(names, {p24:String})]) <= {p25:Int64} + 128, 2, length(kv[indexOf(names, {p24:String})]) <= {p25:Int64} + 16385, 3, 4)), {p26:String})) AND day BETWEEN {p27:Int64} AND {p28:Int64}
+
+SELECT loc, series_id
+FROM series
+WHERE tenant = {p29:String} AND metric = {p30:String} AND day BETWEEN {p31:Int64} AND {p32:Int64}
+
+SELECT series_id, t AS t, image
+FROM samples
+WHERE tenant = {p37:String} AND metric IN {p38:Array(String)} AND loc >= {p33:Int64} AND (loc > {p33:Int64} OR series_id >= {p34:UInt64}) AND loc <= {p35:Int64} AND (loc < {p35:Int64} OR series_id < {p36:UInt64}) AND ts >= fromUnixTimestamp64Milli({p39:Int64}, 'UTC') AND ts <= fromUnixTimestamp64Milli({p40:Int64}, 'UTC')
+
+SELECT 1
+FROM histograms
+WHERE tenant = {p41:String} AND metric IN {p42:Array(String)} AND loc IN {p43:Array(UInt32)} AND series_id IN {p44:Array(UInt64)} AND ts >= fromUnixTimestamp64Milli({p45:Int64}, 'UTC') AND ts <= fromUnixTimestamp64Milli({p46:Int64}, 'UTC')
+LIMIT 1
