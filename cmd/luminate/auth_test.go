@@ -273,7 +273,9 @@ func readRequests(t testing.TB, s *authServer, now int64) map[string][4]string {
 		out[prefix+" targets"] = [4]string{"GET", prefix + "/targets"}
 		out[prefix+" label secret"] = [4]string{"GET", prefix + "/label/secret/values?" + span}
 		out[prefix+" label name"] = [4]string{"GET", prefix + "/label/__name__/values"}
-		for _, p := range []string{"/labels", "/metadata"} {
+		for _, p := range []string{
+			"/labels", "/metadata", "/targets/metadata", "/scrape_pools", "/alertmanagers", "/notifications", "/status/walreplay",
+		} {
 			out[prefix+p] = [4]string{"GET", prefix + p}
 		}
 	}
