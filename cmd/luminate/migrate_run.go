@@ -150,7 +150,9 @@ func (m *migration) findDays(ctx context.Context, t storage.Tenant, first, last 
 }
 
 func (m *migration) hasData(ctx context.Context, t storage.Tenant, mint, maxt int64) (bool, error) {
-	for _, err := range m.from.SelectLabels(ctx, t, storage.Selection{MinT: mint, MaxT: maxt, Limit: 1, Unsorted: true}) {
+	// Names, not series: an index lists names without looking at every series.
+	names, err := m.from.LabelNames(ctx, t, storage.Selection{MinT: mint, MaxT: maxt, Limit: 1})
+	if err != nil || len(names) > 0 {
 		return err == nil, err
 	}
 	// A series may have had exemplars alone.
