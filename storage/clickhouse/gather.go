@@ -100,7 +100,7 @@ func (g *gather) take(x span, rows *sampleRows, n int, unknown func(id uint64)) 
 		if !wanted {
 			continue
 		}
-		t := int64(0)
+		var t int64
 		if rows.wide {
 			t = rows.t[i]
 		} else {
