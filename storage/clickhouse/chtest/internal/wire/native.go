@@ -83,34 +83,14 @@ func (w *walker) data(t ctype, rows int) error {
 	}
 	switch t.name {
 	case "String", "JSONString":
-		for i := 0; i < rows; i++ {
-			n, err := w.uvarint()
-			if err != nil {
-				return err
-			}
-			if _, err = w.take(int(n)); err != nil {
-				return err
-			}
-		}
+		return w.strings(rows)
 	case "Nullable":
 		if _, err := w.take(rows); err != nil {
 			return err
 		}
 		return w.data(t.args[0], rows)
 	case "Array", "Map":
-		off, err := w.take(rows * 8)
-		if err != nil {
-			return err
-		}
-		n := 0
-		if rows > 0 {
-			n = int(binary.LittleEndian.Uint64(off[len(off)-8:]))
-		}
-		for _, a := range t.args {
-			if err := w.data(a, n); err != nil {
-				return err
-			}
-		}
+		return w.arrays(t, rows)
 	case "Tuple":
 		if len(t.args) == 0 {
 			_, err := w.take(rows)
@@ -122,51 +102,93 @@ func (w *walker) data(t ctype, rows int) error {
 			}
 		}
 	case "LowCardinality":
-		if rows == 0 {
-			return nil
-		}
-		flags, err := w.u64()
+		return w.lowCardinality(t, rows)
+	case "Variant":
+		return w.variants(t, rows)
+	default:
+		return fmt.Errorf("no walker for %s", t.name)
+	}
+	return nil
+}
+
+func (w *walker) strings(rows int) error {
+	for i := 0; i < rows; i++ {
+		n, err := w.uvarint()
 		if err != nil {
 			return err
 		}
-		inner := t.args[0]
-		if inner.name == "Nullable" {
-			inner = inner.args[0]
+		if _, err = w.take(int(n)); err != nil {
+			return err
 		}
-		for _, bit := range []uint64{1 << 8, 1 << 9} { // global, then additional keys
-			if flags&bit == 0 {
-				continue
-			}
-			n, err := w.u64()
-			if err != nil {
-				return err
-			}
-			if err = w.data(inner, int(n)); err != nil {
-				return err
-			}
+	}
+	return nil
+}
+
+// arrays walks the offsets of all rows, then the elements.
+func (w *walker) arrays(t ctype, rows int) error {
+	off, err := w.take(rows * 8)
+	if err != nil {
+		return err
+	}
+	n := 0
+	if rows > 0 {
+		n = int(binary.LittleEndian.Uint64(off[len(off)-8:]))
+	}
+	for _, a := range t.args {
+		if err := w.data(a, n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lowCardinality walks the flags, the dictionaries that they announce, and the keys.
+func (w *walker) lowCardinality(t ctype, rows int) error {
+	if rows == 0 {
+		return nil
+	}
+	flags, err := w.u64()
+	if err != nil {
+		return err
+	}
+	inner := t.args[0]
+	if inner.name == "Nullable" {
+		inner = inner.args[0]
+	}
+	for _, bit := range []uint64{1 << 8, 1 << 9} { // global, then additional keys
+		if flags&bit == 0 {
+			continue
 		}
 		n, err := w.u64()
 		if err != nil {
 			return err
 		}
-		_, err = w.take(int(n) << (flags & 0xf))
-		return err
-	case "Variant":
-		d, err := w.take(rows)
-		if err != nil {
+		if err = w.data(inner, int(n)); err != nil {
 			return err
 		}
-		n := make([]int, 256)
-		for _, x := range d {
-			n[x]++
+	}
+	n, err := w.u64()
+	if err != nil {
+		return err
+	}
+	_, err = w.take(int(n) << (flags & 0xf))
+	return err
+}
+
+// variants walks each row's discriminator, then each type's values.
+func (w *walker) variants(t ctype, rows int) error {
+	d, err := w.take(rows)
+	if err != nil {
+		return err
+	}
+	n := make([]int, 256)
+	for _, x := range d {
+		n[x]++
+	}
+	for i, a := range t.args {
+		if err := w.data(a, n[i]); err != nil {
+			return err
 		}
-		for i, a := range t.args {
-			if err := w.data(a, n[i]); err != nil {
-				return err
-			}
-		}
-	default:
-		return fmt.Errorf("no walker for %s", t.name)
 	}
 	return nil
 }
