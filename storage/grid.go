@@ -128,7 +128,8 @@ type Grid struct {
 	MaxSeries, MaxSamples, MaxGroups int
 	// Hold, where set, is told of the memory that the evaluation takes, in bytes,
 	// before it is taken, and with a negative number when it is free again; an error
-	// of it ends the evaluation and is returned. It may be called by several
+	// of it ends the evaluation and is returned; what it refused counts as taken until
+	// it is given back as well. It may be called by several
 	// goroutines at once, and not at all by a backend that works elsewhere. The
 	// result is the caller's to count.
 	Hold func(bytes int64) error
