@@ -92,16 +92,18 @@ type appender struct {
 
 // metricWindow is what the samples of one metric share.
 type metricWindow struct {
-	name       any // a string, boxed once
+	name       string
 	mint, maxt int64
 	class      uint16
 }
 
 // seriesKey is what the rows of one series share.
 type seriesKey struct {
-	labels storage.Labels
-	loc    uint32
-	id     uint64
+	labels   storage.Labels
+	loc      uint32
+	id       uint64
+	known    bool // the series' row is stored for knownDay
+	knownDay int64
 }
 
 // addAll adds every series. The set of known ones is held still meanwhile: a look-up
@@ -116,18 +118,9 @@ func (a *appender) addAll(b *storage.Batch) {
 
 func (a *appender) add(i int, v storage.BatchView) {
 	k := seriesKey{labels: v.Labels, id: xxh3.Hash(v.Labels)}
-	metric := ""
-	for name, value := range v.Labels.All() {
-		if name == storage.MetricName {
-			metric = value
-		}
-		if name == a.s.locality {
-			k.loc = locOf(value)
-		}
-	}
-	a.metric = a.windowOf(metric)
+	a.metric = a.windowOf(a.keyLabels(&k))
 	// A series that is known to be stored has been valid: equal ids are equal bytes.
-	if !a.knows(k.id, v) {
+	if a.look(&k, v); !k.known {
 		if err := v.Labels.Validate(); err != nil {
 			a.refuse(storage.Refusal{Series: i, Sample: -1, Reason: storage.ReasonInvalidLabels}, err.Error())
 			return
@@ -167,13 +160,40 @@ func (a *appender) add(i int, v storage.BatchView) {
 	}
 }
 
-// knows tells whether the row of a series is stored for the day of its first sample.
-func (a *appender) knows(id uint64, v storage.BatchView) bool {
-	return len(v.Samples) > 0 && a.set.hasLocked(rowKey(id, dayOf(v.Samples[0].T), a.metric.class))
+// keyLabels returns the metric of a series and notes its locality. Both labels mostly
+// stand near the front, so the others are not looked at.
+func (a *appender) keyLabels(k *seriesKey) (metric string) {
+	wanted := 2
+	for name, value := range k.labels.All() {
+		found := false
+		if name == storage.MetricName {
+			metric, found = value, true
+		}
+		if name == a.s.locality {
+			k.loc, found = locOf(value), true
+		}
+		if found {
+			if wanted--; wanted == 0 {
+				break
+			}
+		}
+	}
+	return metric
+}
+
+// look notes whether the row of a series is stored for the day of its first sample.
+func (a *appender) look(k *seriesKey, v storage.BatchView) {
+	if len(v.Samples) > 0 {
+		k.knownDay = dayOf(v.Samples[0].T)
+		k.known = a.set.hasLocked(rowKey(k.id, k.knownDay, a.metric.class))
+	}
 }
 
 // windowOf finds the window and retention class of a metric.
 func (a *appender) windowOf(metric string) *metricWindow {
+	if a.metric != nil && a.metric.name == metric {
+		return a.metric
+	}
 	if w := a.metrics[metric]; w != nil {
 		return w
 	}
@@ -251,12 +271,14 @@ func (a *appender) block(key blockKey) *block {
 
 // announce adds the series' row to the block unless it is known to be stored.
 func (a *appender) announce(b *block, k *seriesKey) {
+	if k.known && k.knownDay == b.day {
+		return
+	}
 	row := rowKey(k.id, b.day, b.class)
 	if a.set.hasLocked(row) || b.inNew[row] {
 		return
 	}
-	metric, _ := a.metric.name.(string)
-	n := newSeries{tenant: a.tenant, metric: metric, labels: k.labels.Clone(), loc: k.loc, id: k.id, key: row, set: a.set}
+	n := newSeries{tenant: a.tenant, metric: a.metric.name, labels: k.labels.Clone(), loc: k.loc, id: k.id, key: row, set: a.set}
 	if b.inNew == nil {
 		b.inNew = map[uint64]bool{}
 	}

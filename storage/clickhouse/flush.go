@@ -5,7 +5,7 @@ import (
 	"errors"
 	"time"
 
-	"github.com/ClickHouse/clickhouse-go/v2/lib/column"
+	"github.com/ClickHouse/ch-go/proto"
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 
 	"github.com/luminate/luminate/storage"
@@ -81,14 +81,7 @@ func (s *Store) storeBlock(ctx context.Context, b *block) error {
 			return err
 		}
 	}
-	err = s.insertBatch(ctx, sh, render("write/insert_"+kindTables[b.kind], nil), b.token, func(batch driver.Batch) error {
-		for _, p := range b.pieces {
-			if err := p.send(batch, b.kind, b.class); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	err = s.insertBlock(ctx, sh, render("write/insert_"+kindTables[b.kind], nil), b.token, b.columns())
 	if err != nil {
 		return err
 	}
@@ -105,15 +98,7 @@ func (s *Store) storeBlock(ctx context.Context, b *block) error {
 // storeSeries stores the rows of the series that are new on the block's day. Each
 // try has a token of its own: a repeated row replaces itself.
 func (s *Store) storeSeries(ctx context.Context, sh *shard, b *block) error {
-	err := s.insertBatch(ctx, sh, render("write/insert_series", nil), newToken(), func(batch driver.Batch) error {
-		cols := batch.Columns()
-		for i := range b.series {
-			if err := b.series[i].send(cols, b); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	err := s.insertBlock(ctx, sh, render("write/insert_series", nil), newToken(), b.seriesColumns())
 	told := ""
 	for i := range b.series { // on an error too: the rows may be there
 		if tenant := b.series[i].tenant; tenant != told {
@@ -127,26 +112,32 @@ func (s *Store) storeSeries(ctx context.Context, sh *shard, b *block) error {
 	return err
 }
 
-// send appends the row to the columns of table series.
-func (n *newSeries) send(cols []column.Interface, b *block) error {
-	names, kv := n.pairs()
-	for i, v := range []any{n.tenant, n.metric, n.loc, n.id, int32(b.day), names, kv, b.class} {
-		if err := cols[i].AppendRow(v); err != nil {
-			return err
+// seriesColumns returns the rows of table series that the block needs.
+func (b *block) seriesColumns() proto.Input {
+	var tenants, metrics, names dictionary
+	n := len(b.series)
+	locs, ids, days := make(proto.ColUInt32, n), make(proto.ColUInt64, n), make(proto.ColInt32, n)
+	ends := make(proto.ColUInt64, n)
+	var kv proto.ColStr
+	for i := range b.series {
+		row := &b.series[i]
+		tenants.add(row.tenant, 1)
+		metrics.add(row.metric, 1)
+		locs[i], ids[i], days[i] = row.loc, row.id, int32(b.day)
+		for name, value := range row.labels.All() {
+			names.add(name, 1)
+			from := len(kv.Buf)
+			kv.Buf = storage.AppendLabel(kv.Buf, name, value)
+			kv.Pos = append(kv.Pos, proto.Position{Start: from, End: len(kv.Buf)})
 		}
+		ends[i] = uint64(len(kv.Pos))
 	}
-	return nil
-}
-
-// pairs returns the label names, and the pairs as column kv holds them.
-func (n *newSeries) pairs() (names, kv []string) {
-	names, kv = make([]string, 0, 12), make([]string, 0, 12)
-	var pair []byte
-	for name, value := range n.labels.All() {
-		pair = storage.AppendLabel(pair[:0], name, value)
-		names, kv = append(names, name), append(kv, string(pair))
+	return proto.Input{
+		{Name: "tenant", Data: tenants.column()}, {Name: "metric", Data: metrics.column()},
+		{Name: "loc", Data: locs}, {Name: "series_id", Data: ids}, {Name: "day", Data: days},
+		{Name: "names", Data: lists{ends: ends, values: names.column()}}, {Name: "kv", Data: lists{ends: ends, values: kv}},
+		{Name: "retention_days", Data: constant(b.class, n)},
 	}
-	return names, kv
 }
 
 // readEpochs reads the last delete of each tenant.

@@ -3,8 +3,9 @@ package clickhouse
 import (
 	"context"
 
+	"github.com/ClickHouse/ch-go"
+	"github.com/ClickHouse/ch-go/proto"
 	"github.com/ClickHouse/clickhouse-go/v2"
-	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 )
 
 // insertSettings are those of an INSERT. Asynchronous inserts are the server's
@@ -19,20 +20,9 @@ func insertSettings(token string) clickhouse.Settings {
 	return set
 }
 
-// insert sends one block of whole columns.
-func (s *Store) insert(ctx context.Context, sh *shard, statement, token string, columns []any) error {
-	return s.insertBatch(ctx, sh, statement, token, func(b driver.Batch) error {
-		for i, col := range columns {
-			if err := b.Column(i).Append(col); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-}
-
-// insertBatch sends one block that fill fills; fill may be called twice.
-func (s *Store) insertBatch(ctx context.Context, sh *shard, statement, token string, fill func(driver.Batch) error) error {
+// insertBlock sends one block of columns. ch-go writes them from where they lie, where
+// clickhouse-go would copy them and go through reflection row by row.
+func (s *Store) insertBlock(ctx context.Context, sh *shard, statement, token string, columns proto.Input) error {
 	c, err := sh.write.get(ctx)
 	if err != nil {
 		return err
@@ -40,17 +30,36 @@ func (s *Store) insertBatch(ctx context.Context, sh *shard, statement, token str
 	defer sh.write.put(c)
 	stop := context.AfterFunc(ctx, c.interrupt)
 	defer stop()
-	return c.fresh(ctx, func() error { return c.sendBatch(ctx, statement, token, fill) })
+	rows := 0
+	err = c.doColumns(ctx, ch.Query{Body: statement + " FORMAT Native", Settings: columnSettings(insertSettings(token)), Input: columns}, &rows)
+	if err != nil {
+		c.resetColumns() // after an exception too: part of the block may be on the way still
+	}
+	return err
 }
 
-func (c *conn) sendBatch(ctx context.Context, statement, token string, fill func(driver.Batch) error) error {
+// insert sends a few rows by columns, the small tables' way.
+func (s *Store) insert(ctx context.Context, sh *shard, statement, token string, columns []any) error {
+	c, err := sh.write.get(ctx)
+	if err != nil {
+		return err
+	}
+	defer sh.write.put(c)
+	stop := context.AfterFunc(ctx, c.interrupt)
+	defer stop()
+	return c.fresh(ctx, func() error { return c.sendBatch(ctx, statement, token, columns) })
+}
+
+func (c *conn) sendBatch(ctx context.Context, statement, token string, columns []any) error {
 	b, err := c.drv.PrepareBatch(clickhouse.Context(context.WithoutCancel(ctx), clickhouse.WithSettings(insertSettings(token))), statement)
 	if err != nil {
 		return err
 	}
 	defer b.Close()
-	if err := fill(b); err != nil {
-		return err
+	for i, col := range columns {
+		if err := b.Column(i).Append(col); err != nil {
+			return err
+		}
 	}
 	return b.Send()
 }
