@@ -28,6 +28,7 @@ type compareOptions struct {
 	jsonPath  string
 	luminate  []string
 	repeat    int
+	rounds    int
 }
 
 // row is one line of the table: a figure for each peer.
@@ -36,7 +37,17 @@ type row struct {
 	Figure   string             `json:"figure"`
 	Unit     string             `json:"unit"`
 	Target   string             `json:"target,omitempty"`
-	Values   map[string]float64 `json:"values"`
+	Values   map[string]float64 `json:"values"` // the median of the rounds
+
+	rounds map[string][]float64
+}
+
+// add takes a round's figure in.
+func (r *row) add(peer string, v float64) {
+	all := append(r.rounds[peer], v)
+	r.rounds[peer] = all
+	sorted := slices.Sorted(slices.Values(all))
+	r.Values[peer] = (sorted[(len(all)-1)/2] + sorted[len(all)/2]) / 2
 }
 
 func compareCommand() *cobra.Command {
@@ -46,38 +57,22 @@ func compareCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return compare(cmd.Context(), o) },
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.peers, "peers", "luminate,prometheus", "servers to measure: luminate, luminate-clickhouse (an engine is started for it), prometheus, victoriametrics (if its binary is at hand)")
+	f.StringVar(&o.peers, "peers", "luminate,prometheus", "servers to measure: luminate, luminate-auth (with a token, and a tenant's default limits but for its rates), luminate-clickhouse (an engine is started for it), prometheus, victoriametrics (if its binary is at hand)")
 	f.StringVar(&o.scenarios, "scenarios", "ingest,million,day", "ingest: 100k series x 40 scrapes; million: 1M new series of one metric x 4 scrapes, then queries and a kill -9; day: 2,000 series for a day at 15 s")
 	f.IntVar(&o.senders, "senders", 4, "concurrent senders")
 	f.Float64Var(&o.scale, "scale", 1, "share of the series, for quick looks")
 	f.StringVar(&o.dir, "dir", "", "folder for the servers' data; empty: a temporary one")
 	f.StringVar(&o.jsonPath, "json", "", "file for the figures as JSON")
 	f.StringSliceVar(&o.luminate, "luminate-flags", nil, "further flags for luminate, such as --storage.badger.walSync=always")
+	f.IntVar(&o.rounds, "rounds", 1, "runs of each server, in turn; the median of each figure counts, and each run's ingest is told")
 	f.IntVar(&o.repeat, "repeat", 5, "runs of each query; the median counts; range queries run eight times as often")
 	return cmd
 }
 
 func compare(ctx context.Context, o compareOptions) error {
-	var peers []peer
-	for name := range strings.SplitSeq(o.peers, ",") {
-		var p peer
-		var err error
-		switch name {
-		case "luminate":
-			p, err = luminatePeer(o.luminate)
-		case clickhouseName:
-			p, err = clickhousePeer(o.luminate)
-		case "prometheus":
-			p, err = prometheusPeer()
-		case "victoriametrics":
-			p, err = victoriaPeer()
-		default:
-			err = fmt.Errorf("unknown peer %q", name)
-		}
-		if err != nil {
-			return err
-		}
-		peers = append(peers, p)
+	peers, err := peersOf(o)
+	if err != nil {
+		return err
 	}
 	if o.dir == "" {
 		dir, err := os.MkdirTemp("", "luminate-bench-")
@@ -93,10 +88,12 @@ func compare(ctx context.Context, o compareOptions) error {
 		if err != nil {
 			return err
 		}
-		for _, p := range peers {
-			fmt.Fprintf(os.Stderr, "%s: %s\n", name, p.name)
-			if err := s.measure(ctx, p); err != nil {
-				return fmt.Errorf("%s: %s: %w", name, p.name, err)
+		for range max(1, o.rounds) { // in turn, so that what else the machine does meets all
+			for _, p := range peers {
+				fmt.Fprintf(os.Stderr, "%s: %s\n", name, p.name)
+				if err := s.measure(ctx, p); err != nil {
+					return fmt.Errorf("%s: %s: %w", name, p.name, err)
+				}
 			}
 		}
 		rows = append(rows, s.rows...)
@@ -162,10 +159,10 @@ func (s *scenario) put(p peer, figure, unit, target string, v float64) {
 		s.rows[i].Target = strings.TrimPrefix(s.rows[i].Target+", ClickHouse "+target, ", ")
 	}
 	if i < 0 {
-		s.rows = append(s.rows, row{Scenario: s.name, Figure: figure, Unit: unit, Target: target, Values: map[string]float64{}})
+		s.rows = append(s.rows, row{Scenario: s.name, Figure: figure, Unit: unit, Target: target, Values: map[string]float64{}, rounds: map[string][]float64{}})
 		i = len(s.rows) - 1
 	}
-	s.rows[i].Values[p.name] = v
+	s.rows[i].add(p.name, v)
 }
 
 func (s *scenario) measure(ctx context.Context, p peer) error {
@@ -194,7 +191,7 @@ func (s *scenario) measure(ctx context.Context, p peer) error {
 			_ = srv.stop(syscall.SIGKILL)
 		}
 	}()
-	client := newClient()
+	client := srv.client()
 	defer client.CloseIdleConnections()
 	if err := s.ingest(ctx, p, srv, client); err != nil {
 		return err
@@ -251,7 +248,9 @@ func (s *scenario) ingest(ctx context.Context, p peer, srv *server, client *http
 		return err
 	}
 	millions, t := float64(s.data.samples)/1e6, targets[s.name]
-	s.put(p, "ingest", "CPU-s per M samples", t.cpu.of(p), (after.cpu-before.cpu).Seconds()/millions)
+	cpu := (after.cpu - before.cpu).Seconds() / millions
+	fmt.Fprintf(os.Stderr, "%s: %s: %.3f CPU-s per M samples, %.2f M samples/s\n", s.name, p.name, cpu, millions/took.Seconds())
+	s.put(p, "ingest", "CPU-s per M samples", t.cpu.of(p), cpu)
 	s.put(p, "ingest, wall", "M samples/s", t.wall.of(p), millions/took.Seconds())
 	s.put(p, "peak RSS (VmHWM)", "MiB", t.memory.of(p), float64(after.peakRSS)/(1<<20))
 	s.put(p, "RssAnon after ingest", "MiB", "", float64(after.anon)/(1<<20))

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 )
 
 // peer knows how to run one kind of server with an empty folder.
@@ -13,6 +14,34 @@ type peer struct {
 	make func(dir, addr string) (*server, error)
 	// clickhouse peers have other targets, and their data is in the engine.
 	clickhouse bool
+}
+
+// peersOf finds the servers to measure.
+func peersOf(o compareOptions) ([]peer, error) {
+	var peers []peer
+	for name := range strings.SplitSeq(o.peers, ",") {
+		var p peer
+		var err error
+		switch name {
+		case "luminate":
+			p, err = luminatePeer(o.luminate)
+		case authName:
+			p, err = authPeer(o.luminate)
+		case clickhouseName:
+			p, err = clickhousePeer(o.luminate)
+		case "prometheus":
+			p, err = prometheusPeer()
+		case "victoriametrics":
+			p, err = victoriaPeer()
+		default:
+			err = fmt.Errorf("unknown peer %q", name)
+		}
+		if err != nil {
+			return nil, err
+		}
+		peers = append(peers, p)
+	}
+	return peers, nil
 }
 
 // luminatePeer runs the luminate beside this binary, or of PATH.

@@ -30,6 +30,7 @@ type server struct {
 	// settle is a path that makes what was written visible to queries; empty where it is.
 	settle string
 	argv   []string
+	token  string // that it demands, "" for none
 	// engine is the database that the process keeps its data in, nil if it is its own.
 	engine *engine
 
