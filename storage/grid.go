@@ -241,7 +241,8 @@ type GridGroup struct {
 // hold at least one value each.
 type GridResult struct {
 	Groups []GridGroup
-	// Series and Samples count what was read, Bytes the stored bytes where known.
+	// Series and Samples count what was read, Bytes the stored bytes where known. Where
+	// the newest sample decides alone (FuncLast, one step), a series may count as one.
 	Series, Samples, Bytes uint64
 	// Queries are the statements that were sent to a database, for explain.
 	Queries []string

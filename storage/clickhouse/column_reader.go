@@ -239,6 +239,8 @@ func paramText(v any) (string, error) {
 		return tsvText.Replace(v), nil
 	case int64:
 		return strconv.FormatInt(v, 10), nil
+	case uint32:
+		return strconv.FormatUint(uint64(v), 10), nil
 	case uint64:
 		return strconv.FormatUint(v, 10), nil
 	case []string:

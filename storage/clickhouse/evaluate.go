@@ -1,6 +1,7 @@
 package clickhouse
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math"
@@ -19,7 +20,7 @@ const (
 	// the metric is read as a whole, beside its roster.
 	fewSeries = maxBoundIDs
 	// rangeSamples is how many samples one statement of an evaluation may bring.
-	rangeSamples = 1 << 20
+	rangeSamples = 1 << 21
 	// firstDensity is the samples a series and millisecond that are expected of a metric
 	// that was never read.
 	firstDensity = 1.0 / 15_000
@@ -27,9 +28,12 @@ const (
 	maxExtensions = 3
 )
 
-// statementCut keeps the number of statements low: each reads some rows in vain at its
-// ends.
-var statementCut = grid.Cut{Least: 256, Most: 8}
+// Few statements: each costs the server 10 to 15 ms and a look at the key of each row. The
+// newest samples need memory by series only, so that two, one a core, suffice.
+var (
+	statementCut = grid.Cut{Least: 256, Most: 4}
+	newestCut    = grid.Cut{Least: 256, Most: 2}
+)
 
 // Evaluate implements storage.Store. ClickHouse hands out the samples as columns, in no
 // order, and the kernels that Badger uses too evaluate them here: their answer is exact
@@ -120,6 +124,7 @@ type part struct {
 	members *members
 	whole   bool     // read the metric as a whole, else by ids
 	metrics []string // nil: any
+	present bool     // that a series has a sample is all that has to be known
 }
 
 func (e *evaluation) run(ctx context.Context) (res *storage.GridResult, err error) {
@@ -136,9 +141,13 @@ func (e *evaluation) run(ctx context.Context) (res *storage.GridResult, err erro
 	if err := e.s.onShards(ctx, e.check); err != nil {
 		return nil, err
 	}
-	chunks := e.plan.Chunks((e.series+unitSeries-1)/unitSeries, statementCut, e.groupSpan)
+	cut := statementCut
+	if _, _, last := e.plan.LastOnly(); last {
+		cut = newestCut
+	}
+	chunks := e.plan.Chunks((e.series+unitSeries-1)/unitSeries, cut, e.groupSpan)
 	newWorker := func() grid.Worker {
-		return &evaluationWorker{evaluation: e, gather: gather{budget: e.budget, limit: e.s.rangeSamples}}
+		return &evaluationWorker{evaluation: e, gather: gather{budget: e.budget, limit: e.s.rangeSamples}, newest: newest{budget: e.budget}}
 	}
 	res, err = grid.Evaluate(ctx, e.plan, chunks, uint32(len(e.groups)), newWorker, seriesSource{e, ctx})
 	if err != nil {
@@ -216,16 +225,27 @@ func (e *evaluation) check(ctx context.Context, sh *shard) error {
 		return nil
 	}
 	part := e.parts[i]
-	probe := func(name, why string) error {
-		var p params
-		sql := render(name, fragments{"Where": e.where(&p, part, 0, len(part.roster.ids))})
-		return e.s.each(ctx, sh, sql, p.args, func(driver.Rows) error { return unsupported(why) })
+	found := func(name string, more fragments, p *params) (found bool, err error) {
+		more["Where"] = e.where(p, part, 0, len(part.roster.ids))
+		err = e.s.each(ctx, sh, render(name, more), p.args, func(driver.Rows) error {
+			found = true
+			return nil
+		})
+		return found, err
 	}
-	if err := probe("evaluate/has_histograms", "series have native histograms"); err != nil {
-		return err
+	if any, err := found("evaluate/has_histograms", fragments{}, &params{}); err != nil || any {
+		return cmp.Or(err, unsupported("series have native histograms"))
 	}
 	if e.g.UseStartTimestamps {
-		return probe("evaluate/has_start_timestamps", "series have start timestamps")
+		if any, err := found("evaluate/has_start_timestamps", fragments{}, &params{}); err != nil || any {
+			return cmp.Or(err, unsupported("series have start timestamps"))
+		}
+	}
+	if _, _, last := e.plan.LastOnly(); last && e.plan.CountsOnly() {
+		var p params
+		any, err := found("evaluate/has_markers", fragments{"Marker": p.u64(staleImage)}, &p)
+		part.present = !any
+		return err
 	}
 	return nil
 }
@@ -255,10 +275,10 @@ func (e *evaluation) note(sql string) {
 	}
 }
 
-// count counts a series and its samples and holds the answer to the grid's bounds.
-func (e *evaluation) count(samples int) error {
-	series, total := e.read.Add(1), e.samples.Add(uint64(samples))
-	if limit := e.g.MaxSeries; limit > 0 && series > uint64(limit) {
+// count counts series and their samples and holds the answer to the grid's bounds.
+func (e *evaluation) count(series, samples int) error {
+	n, total := e.read.Add(uint64(series)), e.samples.Add(uint64(samples))
+	if limit := e.g.MaxSeries; limit > 0 && n > uint64(limit) {
 		return storage.LimitErrorf(storage.KindTooLarge, "evaluate", "max-series-per-query", "limits.maxSeriesPerQuery", "the query selects more than %d series", limit)
 	}
 	if limit := e.g.MaxSamples; limit > 0 && total > uint64(limit) {
@@ -271,36 +291,95 @@ func (e *evaluation) count(samples int) error {
 type evaluationWorker struct {
 	*evaluation
 	gather gather
+	newest newest
+
+	series, samples int // not counted yet
+}
+
+// countTogether is how many series a worker counts at once: the counters are shared.
+const countTogether = 1024
+
+// count counts a series and its samples.
+func (w *evaluationWorker) count(samples int) error {
+	w.series++
+	w.samples += samples
+	if w.series < countTogether {
+		return nil
+	}
+	return w.countRest()
+}
+
+func (w *evaluationWorker) countRest() error {
+	series, samples := w.series, w.samples
+	w.series, w.samples = 0, 0
+	return w.evaluation.count(series, samples)
 }
 
 // Close implements grid.Worker.
-func (w *evaluationWorker) Close() { w.gather.free() }
+func (w *evaluationWorker) Close() {
+	w.gather.free()
+	w.newest.free()
+}
 
 // Chunk implements grid.Worker.
 func (w *evaluationWorker) Chunk(ctx context.Context, c grid.Chunk, s *grid.Shard) error {
-	return w.forParts(c.From*unitSeries, min(w.series, c.To*unitSeries), func(p *part, from, to int) error {
-		step := w.statementSeries(p)
-		for ; from < to; from += step {
-			if err := w.positions(ctx, p, from, min(to, from+step), s); err != nil {
+	_, _, last := w.plan.LastOnly()
+	err := w.forParts(c.From*unitSeries, min(w.evaluation.series, c.To*unitSeries), func(p *part, from, to int) error {
+		read, n := w.positions, w.statements(p, to-from)
+		if last {
+			read, n = w.last, 1
+			if !p.whole {
+				n = (to - from + maxBoundIDs - 1) / maxBoundIDs
+			}
+		}
+		for i := range n {
+			if err := read(ctx, p, from+i*(to-from)/n, from+(i+1)*(to-from)/n, s); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
+	return cmp.Or(err, w.countRest())
 }
 
-// statementSeries is how many series one statement reads: as many as are expected to
-// have half of the samples that it may bring.
-func (w *evaluationWorker) statementSeries(p *part) int {
+// statements is into how many statements the read of some series is cut, so that each is expected to have three quarters
+// of the samples that it may bring.
+func (w *evaluationWorker) statements(p *part, series int) int {
 	density := math.Float64frombits(p.roster.density.Load())
 	if density == 0 {
 		density = firstDensity
 	}
-	n := float64(w.gather.limit) / 2 / (density*float64(w.sel.maxt-w.sel.mint) + 1)
+	samples := float64(series) * max(1, density*float64(w.sel.maxt-w.sel.mint))
+	n := math.Ceil(samples / (0.75 * float64(w.gather.limit)))
 	if !p.whole {
-		n = min(n, maxBoundIDs)
+		n = max(n, math.Ceil(float64(series)/maxBoundIDs))
 	}
-	return int(max(1, min(n, math.MaxInt32)))
+	return int(max(1, min(n, float64(series))))
+}
+
+// last reads and evaluates some series of which the newest sample decides.
+func (w *evaluationWorker) last(ctx context.Context, p *part, from, to int, s *grid.Shard) error {
+	var ps params
+	x := span{roster: p.roster, members: p.members, from: from, to: to, mint: w.sel.mint, maxt: w.sel.maxt}
+	sql, err := w.newest.read(ctx, w.s, p.sh, x, p.present, w.where(&ps, p, from, to), &ps, func(id uint64) { w.miss(p, id) })
+	if err != nil {
+		return err
+	}
+	w.note(sql)
+	w.learn(p, to-from, w.newest.rows)
+	return w.newest.each(from, func(at int, v float64) error {
+		if err := w.count(1); err != nil {
+			return err
+		}
+		return s.AddLast(uint32(p.first+at), p.members.group(at), v)
+	})
+}
+
+// learn remembers how many samples some series of a metric had.
+func (w *evaluationWorker) learn(p *part, series, samples int) {
+	if x := w.sel.maxt - w.sel.mint; p.whole && x > 0 {
+		p.roster.density.Store(math.Float64bits(float64(samples) / float64(series) / float64(x)))
+	}
 }
 
 // positions reads and evaluates some series; halves of them if they have too many
@@ -320,10 +399,7 @@ func (w *evaluationWorker) positions(ctx context.Context, p *part, from, to int,
 		return err
 	}
 	w.note(sql)
-	if x := w.sel.maxt - w.sel.mint; p.whole && x > 0 {
-		density := float64(len(w.gather.at)) / float64(to-from) / float64(x)
-		p.roster.density.Store(math.Float64bits(density))
-	}
+	w.learn(p, to-from, len(w.gather.at))
 	s.NextColumns()
 	return w.gather.each(x, func(at int, ts []int64, vs []float64) error {
 		if err := w.count(len(ts)); err != nil {

@@ -3,10 +3,7 @@ package clickhouse
 import (
 	"context"
 	"errors"
-	"math"
 	"slices"
-
-	"github.com/ClickHouse/ch-go/proto"
 
 	"github.com/luminate/luminate/storage"
 	"github.com/luminate/luminate/storage/internal/grid"
@@ -39,74 +36,29 @@ type gather struct {
 	floats []float64
 }
 
-// span is what a statement asks for.
-type span struct {
-	roster     *roster
-	members    *members
-	from, to   int // positions in the roster
-	mint, maxt int64
-}
-
-// rows are the columns of statement evaluate/samples.
-type sampleRows struct {
-	id    proto.ColUInt64
-	t     proto.ColInt64
-	short proto.ColInt32 // t - maxt, where that fits
-	image proto.ColUInt64
-	wide  bool
-}
-
-func (r *sampleRows) result() proto.Results {
-	out := proto.Results{{Name: "series_id", Data: &r.id}, {Name: "t", Data: &r.short}, {Name: "image", Data: &r.image}}
-	if r.wide {
-		out[1].Data = &r.t
-	}
-	return out
-}
-
 // read runs the statement. unknown takes ids that the roster lacks.
 func (g *gather) read(ctx context.Context, s *Store, sh *shard, x span, where string, p *params, unknown func(id uint64)) (sql string, err error) {
-	rows := sampleRows{wide: x.maxt-x.mint > math.MaxInt32}
-	t := "toInt32(toUnixTimestamp64Milli(ts) - " + p.i64(x.maxt) + ")"
-	if rows.wide {
-		t = "toUnixTimestamp64Milli(ts)"
-	}
-	sql = render("evaluate/samples", fragments{"Time": t, "Where": where})
+	var rows sampleRows
+	sql = rows.statement(x, where, p)
 	g.at, g.ts, g.images = g.at[:0], g.ts[:0], g.images[:0]
-	return sql, s.columns(ctx, sh, sql, p.args, rows.result(), func(n int) error { return g.take(x, &rows, n, unknown) })
+	find := finder{span: x, unknown: unknown}
+	return sql, s.columns(ctx, sh, sql, p.args, rows.result(), func(n int) error { return g.take(&find, &rows, n) })
 }
 
 // take keeps a block's rows.
-func (g *gather) take(x span, rows *sampleRows, n int, unknown func(id uint64)) error {
-	if have := len(g.at); have+n > g.limit && x.to-x.from > 1 {
+func (g *gather) take(find *finder, rows *sampleRows, n int) error {
+	if have := len(g.at); have+n > g.limit && find.to-find.from > 1 {
 		return errTooMany
 	}
 	if err := g.reserve(len(g.at) + n); err != nil {
 		return err
 	}
-	last, near, wanted := uint64(0), x.from, false
-	offset := uint32(0)
 	for i, id := range rows.id[:n] {
-		if id != last || i == 0 {
-			last = id
-			at, ok := x.roster.find(id, near)
-			if !ok {
-				unknown(id)
-			}
-			if wanted = ok && at >= x.from && at < x.to && x.members.group(at) != noGroup; ok {
-				near, offset = at+1, uint32(at-x.from)
-			}
-		}
-		if !wanted {
+		at := find.find(id)
+		if at < 0 {
 			continue
 		}
-		var t int64
-		if rows.wide {
-			t = rows.t[i]
-		} else {
-			t = x.maxt + int64(rows.short[i])
-		}
-		g.at, g.ts, g.images = append(g.at, offset), append(g.ts, t), append(g.images, rows.image[i])
+		g.at, g.ts, g.images = append(g.at, uint32(at)), append(g.ts, rows.time(find.span, i)), append(g.images, rows.image[i])
 	}
 	return nil
 }
@@ -225,19 +177,4 @@ func (g *gather) sort(ts []int64, images []uint64) {
 		}
 		g.runT, g.runV = t, v
 	}
-}
-
-// keyRange is the SQL for the keys of the positions [from, to) of a roster and, before
-// the first and behind the last, of all that it lacks.
-func keyRange(p *params, r *roster, from, to int) []string {
-	var conds []string
-	if from > 0 {
-		loc, id := p.i64(int64(r.locs[from])), p.u64(r.ids[from])
-		conds = append(conds, "loc >= "+loc, "(loc > "+loc+" OR series_id >= "+id+")")
-	}
-	if to < len(r.ids) {
-		loc, id := p.i64(int64(r.locs[to])), p.u64(r.ids[to])
-		conds = append(conds, "loc <= "+loc, "(loc < "+loc+" OR series_id < "+id+")")
-	}
-	return conds
 }

@@ -23,6 +23,7 @@ func (p *params) bind(value any, typ string) string {
 
 func (p *params) str(v string) string    { return p.bind(v, "String") }
 func (p *params) u64(v uint64) string    { return p.bind(v, "UInt64") }
+func (p *params) u32(v uint32) string    { return p.bind(v, "UInt32") }
 func (p *params) i64(v int64) string     { return p.bind(v, "Int64") }
 func (p *params) f64(v float64) string   { return p.bind(v, "Float64") }
 func (p *params) strs(v []string) string { return p.bind(v, "Array(String)") }

@@ -41,8 +41,9 @@ func Restore(ctx context.Context, cfg Config, m *Manifest, force bool, log *slog
 	if len(m.Shards) != len(o.shards) {
 		return r, storage.Errorf(storage.KindInvalid, "restore", "the backup has %d shards, the configuration %d", len(m.Shards), len(o.shards))
 	}
-	if m.SchemaVersion != schemaVersion {
-		return r, storage.Errorf(storage.KindInvalid, "restore", "the backup has schema version %s, this program knows %s", m.SchemaVersion, schemaVersion)
+	// Version 1 has the same columns and keys, so its rows go into the present tables.
+	if m.SchemaVersion != schemaVersion && m.SchemaVersion != "1" {
+		return r, storage.Errorf(storage.KindInvalid, "restore", "the backup has schema version %s, this program knows 1 to %s", m.SchemaVersion, schemaVersion)
 	}
 	if err := o.sameBackup(ctx, m); err != nil {
 		return r, translate(ctx, "restore", err)
@@ -252,7 +253,7 @@ func (o *operation) restore(ctx context.Context, m *Manifest, r *RestoreReport) 
 		r.Expired += n
 	}
 	return o.onShards(ctx, func(ctx context.Context, sh *shard) error {
-		return o.setMeta(ctx, sh, [][2]string{{"schema_version", m.SchemaVersion}, {"locality_label", m.LocalityLabel}, {restoringKey, ""}})
+		return o.setMeta(ctx, sh, [][2]string{{"schema_version", schemaVersion}, {"locality_label", m.LocalityLabel}, {restoringKey, ""}})
 	})
 }
 

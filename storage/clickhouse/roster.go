@@ -72,11 +72,20 @@ func newRoster(keys []rosterKeys, days dayRange) (*roster, error) {
 	return r, nil
 }
 
-// find returns a series' position. near is tried first: rows come in the roster's own
-// order, mostly.
+// scanAhead is how many positions find looks at before it asks the table of ids, which
+// is out of the processor's caches where a metric is large: a part of the database has
+// not every series, and so skips some.
+const scanAhead = 24
+
+// find returns a series' position. near and what follows is tried first: rows come in
+// the roster's own order, mostly.
 func (r *roster) find(id uint64, near int) (int, bool) {
-	if near < len(r.ids) && r.ids[near] == id {
-		return near, true
+	if near < len(r.ids) {
+		for i, x := range r.ids[near:min(near+scanAhead, len(r.ids))] {
+			if x == id {
+				return near + i, true
+			}
+		}
 	}
 	mask := uint64(len(r.slots) - 1)
 	for at := id & mask; r.slots[at] != 0; at = (at + 1) & mask {

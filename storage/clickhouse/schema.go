@@ -10,7 +10,7 @@ import (
 )
 
 // schemaVersion is stored in table meta; a schema of a later version is refused.
-const schemaVersion = "1"
+const schemaVersion = "2"
 
 // tables lists the tables in the order of their creation.
 var tables = []string{"meta", "samples", "histograms", "exemplars", "series", "metric_meta", "retention", "deletes", "notes"}
@@ -21,7 +21,10 @@ var distributed = []string{"samples", "histograms", "exemplars", "series"}
 
 // migrations are statements that bring an older schema up to date, in order; each is
 // harmless when repeated.
-var migrations []string
+var migrations = []string{
+	// 2: parts that lack the index are read; what is written and merged from now on has it.
+	"ALTER TABLE samples{{.OnCluster}} ADD INDEX IF NOT EXISTS image_index image TYPE minmax GRANULARITY 1",
+}
 
 // ddl fills the templates of schema.sql.
 type ddl struct {
@@ -87,7 +90,10 @@ func SchemaPrint(cfg Config) ([]string, error) {
 			out = append(out, fmt.Sprintf("CREATE TABLE IF NOT EXISTS %s_all%s AS %s\nENGINE = Distributed('%s', currentDatabase(), '%s', cityHash64(series_id))", t, d.OnCluster(), t, cfg.Cluster, t))
 		}
 	}
-	return append(out, migrations...), nil
+	for _, m := range migrations {
+		out = append(out, strings.ReplaceAll(m, "{{.OnCluster}}", d.OnCluster()))
+	}
+	return out, nil
 }
 
 // SchemaDiff returns the statements of SchemaPrint that the database still needs; none

@@ -3,6 +3,11 @@ SELECT series_id, {{.Time}} AS t, image
 FROM samples
 WHERE {{.Where}}
 
+-- name: present
+SELECT series_id
+FROM samples
+WHERE {{.Where}}
+
 -- name: roster
 SELECT loc, series_id
 FROM series
@@ -35,4 +40,10 @@ LIMIT 1
 SELECT 1
 FROM samples
 WHERE {{.Where}} AND st != 0
+LIMIT 1
+
+-- name: has_markers
+SELECT 1
+FROM samples
+WHERE {{.Where}} AND image = {{.Marker}}
 LIMIT 1

@@ -16,7 +16,8 @@ CREATE TABLE IF NOT EXISTS samples{{.OnCluster}} (
     image          UInt64 CODEC({{.ImageCodec}}),
     st             Int64 CODEC(Delta, ZSTD(1)),
     retention_days UInt16 CODEC(ZSTD(1)),
-    value          Float64 ALIAS reinterpretAsFloat64(if(bitTest(image + 0xFFF0000000000001, 63), bitXor(image + 0xFFF0000000000001, 0x8000000000000000), bitNot(image + 0xFFF0000000000001)))
+    value          Float64 ALIAS reinterpretAsFloat64(if(bitTest(image + 0xFFF0000000000001, 63), bitXor(image + 0xFFF0000000000001, 0x8000000000000000), bitNot(image + 0xFFF0000000000001))),
+    INDEX image_index image TYPE minmax GRANULARITY 1
 ) ENGINE = {{.Engine "samples" "ReplacingMergeTree" "image"}}
 PARTITION BY (retention_days, toDate32(ts))
 ORDER BY (tenant, metric, loc, series_id, ts)

@@ -14,7 +14,8 @@ CREATE TABLE IF NOT EXISTS samples ON CLUSTER `metrics` (
     image          UInt64 CODEC(Delta, ZSTD(1)),
     st             Int64 CODEC(Delta, ZSTD(1)),
     retention_days UInt16 CODEC(ZSTD(1)),
-    value          Float64 ALIAS reinterpretAsFloat64(if(bitTest(image + 0xFFF0000000000001, 63), bitXor(image + 0xFFF0000000000001, 0x8000000000000000), bitNot(image + 0xFFF0000000000001)))
+    value          Float64 ALIAS reinterpretAsFloat64(if(bitTest(image + 0xFFF0000000000001, 63), bitXor(image + 0xFFF0000000000001, 0x8000000000000000), bitNot(image + 0xFFF0000000000001))),
+    INDEX image_index image TYPE minmax GRANULARITY 1
 ) ENGINE = ReplicatedReplacingMergeTree('/clickhouse/tables/{uuid}/{shard}', '{replica}', image)
 PARTITION BY (retention_days, toDate32(ts))
 ORDER BY (tenant, metric, loc, series_id, ts)
@@ -125,3 +126,5 @@ ENGINE = Distributed('metrics', currentDatabase(), 'exemplars', cityHash64(serie
 
 CREATE TABLE IF NOT EXISTS series_all ON CLUSTER `metrics` AS series
 ENGINE = Distributed('metrics', currentDatabase(), 'series', cityHash64(series_id));
+
+ALTER TABLE samples ON CLUSTER `metrics` ADD INDEX IF NOT EXISTS image_index image TYPE minmax GRANULARITY 1;

@@ -14,7 +14,8 @@ CREATE TABLE IF NOT EXISTS samples (
     image          UInt64 CODEC(Delta, ZSTD(1)),
     st             Int64 CODEC(Delta, ZSTD(1)),
     retention_days UInt16 CODEC(ZSTD(1)),
-    value          Float64 ALIAS reinterpretAsFloat64(if(bitTest(image + 0xFFF0000000000001, 63), bitXor(image + 0xFFF0000000000001, 0x8000000000000000), bitNot(image + 0xFFF0000000000001)))
+    value          Float64 ALIAS reinterpretAsFloat64(if(bitTest(image + 0xFFF0000000000001, 63), bitXor(image + 0xFFF0000000000001, 0x8000000000000000), bitNot(image + 0xFFF0000000000001))),
+    INDEX image_index image TYPE minmax GRANULARITY 1
 ) ENGINE = ReplacingMergeTree(image)
 PARTITION BY (retention_days, toDate32(ts))
 ORDER BY (tenant, metric, loc, series_id, ts)
@@ -113,3 +114,5 @@ PARTITION BY toStartOfHour(at)
 ORDER BY (at, process)
 TTL toDateTime(at) + INTERVAL 3 HOUR
 SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000;
+
+ALTER TABLE samples ADD INDEX IF NOT EXISTS image_index image TYPE minmax GRANULARITY 1;

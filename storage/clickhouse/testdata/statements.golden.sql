@@ -1,23 +1,24 @@
-SELECT metric, loc, series_id, arrayStringConcat(kv) AS labels
+SELECT CAST(metric AS String) AS metric_name, loc, series_id, arrayStringConcat(kv) AS labels
 FROM series
 WHERE tenant = {p0:String} AND metric = {p1:String} AND has(kv, {p2:String}) AND NOT has(kv, {p3:String}) AND match(substring(kv[indexOf(names, {p4:String})], {p5:Int64} + multiIf(length(kv[indexOf(names, {p4:String})]) <= {p5:Int64} + 128, 2, length(kv[indexOf(names, {p4:String})]) <= {p5:Int64} + 16385, 3, 4)), {p6:String}) AND NOT (match(substring(kv[indexOf(names, {p7:String})], {p8:Int64} + multiIf(length(kv[indexOf(names, {p7:String})]) <= {p8:Int64} + 128, 2, length(kv[indexOf(names, {p7:String})]) <= {p8:Int64} + 16385, 3, 4)), {p9:String})) AND day BETWEEN {p10:Int64} AND {p11:Int64}
 LIMIT 1 BY metric, loc, series_id
+LIMIT {p12:Int64}
 
-SELECT metric, loc, series_id, arrayStringConcat(any(kv)) AS labels, max(day) AS last_day
+SELECT CAST(metric AS String) AS metric_name, loc, series_id, arrayStringConcat(any(kv)) AS labels, max(day) AS last_day
 FROM series
 WHERE tenant = {p0:String} AND metric = {p1:String} AND has(kv, {p2:String}) AND NOT has(kv, {p3:String}) AND match(substring(kv[indexOf(names, {p4:String})], {p5:Int64} + multiIf(length(kv[indexOf(names, {p4:String})]) <= {p5:Int64} + 128, 2, length(kv[indexOf(names, {p4:String})]) <= {p5:Int64} + 16385, 3, 4)), {p6:String}) AND NOT (match(substring(kv[indexOf(names, {p7:String})], {p8:Int64} + multiIf(length(kv[indexOf(names, {p7:String})]) <= {p8:Int64} + 128, 2, length(kv[indexOf(names, {p7:String})]) <= {p8:Int64} + 16385, 3, 4)), {p9:String})) AND day BETWEEN {p10:Int64} AND {p11:Int64}
 GROUP BY metric, loc, series_id
 
-SELECT substring(kv[indexOf(names, {p12:String})], {p13:Int64} + multiIf(length(kv[indexOf(names, {p12:String})]) <= {p13:Int64} + 128, 2, length(kv[indexOf(names, {p12:String})]) <= {p13:Int64} + 16385, 3, 4)) AS v
+SELECT substring(kv[indexOf(names, {p13:String})], {p14:Int64} + multiIf(length(kv[indexOf(names, {p13:String})]) <= {p14:Int64} + 128, 2, length(kv[indexOf(names, {p13:String})]) <= {p14:Int64} + 16385, 3, 4)) AS v
 FROM series
 WHERE tenant = {p0:String} AND metric = {p1:String} AND has(kv, {p2:String}) AND NOT has(kv, {p3:String}) AND match(substring(kv[indexOf(names, {p4:String})], {p5:Int64} + multiIf(length(kv[indexOf(names, {p4:String})]) <= {p5:Int64} + 128, 2, length(kv[indexOf(names, {p4:String})]) <= {p5:Int64} + 16385, 3, 4)), {p6:String}) AND NOT (match(substring(kv[indexOf(names, {p7:String})], {p8:Int64} + multiIf(length(kv[indexOf(names, {p7:String})]) <= {p8:Int64} + 128, 2, length(kv[indexOf(names, {p7:String})]) <= {p8:Int64} + 16385, 3, 4)), {p9:String})) AND day BETWEEN {p10:Int64} AND {p11:Int64} AND v != ''
 GROUP BY v
 ORDER BY v
-LIMIT {p14:Int64}
+LIMIT {p15:Int64}
 
 SELECT series_id, toUnixTimestamp64Milli(ts) AS t, image, st
 FROM samples
-WHERE tenant = {p15:String} AND metric IN {p16:Array(String)} AND loc IN {p17:Array(UInt32)} AND series_id IN {p18:Array(UInt64)} AND (metric, loc, series_id) IN (SELECT metric, loc, series_id FROM series WHERE tenant = {p19:String} AND metric = {p20:String} AND has(kv, {p21:String}) AND NOT has(kv, {p22:String}) AND match(substring(kv[indexOf(names, {p23:String})], {p24:Int64} + multiIf(length(kv[indexOf(names, {p23:String})]) <= {p24:Int64} + 128, 2, length(kv[indexOf(names, {p23:String})]) <= {p24:Int64} + 16385, 3, 4)), {p25:String}) AND NOT (match(substring(kv[indexOf(names, {p26:String})], {p27:Int64} + multiIf(length(kv[indexOf(names, {p26:String})]) <= {p27:Int64} + 128, 2, length(kv[indexOf(names, {p26:String})]) <= {p27:Int64} + 16385, 3, 4)), {p28:String})) AND day BETWEEN {p29:Int64} AND {p30:Int64}) AND ts >= fromUnixTimestamp64Milli({p31:Int64}, 'UTC') AND ts <= fromUnixTimestamp64Milli({p32:Int64}, 'UTC')
+WHERE tenant = {p16:String} AND metric IN {p17:Array(String)} AND loc IN {p18:Array(UInt32)} AND series_id IN {p19:Array(UInt64)} AND (metric, loc, series_id) IN (SELECT metric, loc, series_id FROM series WHERE tenant = {p20:String} AND metric = {p21:String} AND has(kv, {p22:String}) AND NOT has(kv, {p23:String}) AND match(substring(kv[indexOf(names, {p24:String})], {p25:Int64} + multiIf(length(kv[indexOf(names, {p24:String})]) <= {p25:Int64} + 128, 2, length(kv[indexOf(names, {p24:String})]) <= {p25:Int64} + 16385, 3, 4)), {p26:String}) AND NOT (match(substring(kv[indexOf(names, {p27:String})], {p28:Int64} + multiIf(length(kv[indexOf(names, {p27:String})]) <= {p28:Int64} + 128, 2, length(kv[indexOf(names, {p27:String})]) <= {p28:Int64} + 16385, 3, 4)), {p29:String})) AND day BETWEEN {p30:Int64} AND {p31:Int64}) AND ts >= fromUnixTimestamp64Milli({p32:Int64}, 'UTC') AND ts <= fromUnixTimestamp64Milli({p33:Int64}, 'UTC')
 ORDER BY metric, loc, series_id, ts
 
 DELETE FROM series WHERE tenant = {p0:String} AND metric = {p1:String} AND has(kv, {p2:String}) AND NOT has(kv, {p3:String}) AND match(substring(kv[indexOf(names, {p4:String})], {p5:Int64} + multiIf(length(kv[indexOf(names, {p4:String})]) <= {p5:Int64} + 128, 2, length(kv[indexOf(names, {p4:String})]) <= {p5:Int64} + 16385, 3, 4)), {p6:String}) AND NOT (match(substring(kv[indexOf(names, {p7:String})], {p8:Int64} + multiIf(length(kv[indexOf(names, {p7:String})]) <= {p8:Int64} + 128, 2, length(kv[indexOf(names, {p7:String})]) <= {p8:Int64} + 16385, 3, 4)), {p9:String})) AND day BETWEEN {p10:Int64} AND {p11:Int64}
@@ -37,11 +38,11 @@ WHERE tenant = {p27:String} AND metric = {p28:String} AND day BETWEEN {p29:Int64
 
 SELECT series_id, t AS t, image
 FROM samples
-WHERE tenant = {p35:String} AND metric IN {p36:Array(String)} AND loc >= {p31:Int64} AND (loc > {p31:Int64} OR series_id >= {p32:UInt64}) AND loc <= {p33:Int64} AND (loc < {p33:Int64} OR series_id < {p34:UInt64}) AND ts >= fromUnixTimestamp64Milli({p37:Int64}, 'UTC') AND ts <= fromUnixTimestamp64Milli({p38:Int64}, 'UTC')
+WHERE tenant = {p33:String} AND metric IN {p34:Array(String)} AND loc >= {p31:UInt32} AND loc <= {p32:UInt32} AND ts >= fromUnixTimestamp64Milli({p35:Int64}, 'UTC') AND ts <= fromUnixTimestamp64Milli({p36:Int64}, 'UTC')
 
 SELECT 1
 FROM histograms
-WHERE tenant = {p39:String} AND metric IN {p40:Array(String)} AND loc IN {p41:Array(UInt32)} AND series_id IN {p42:Array(UInt64)} AND ts >= fromUnixTimestamp64Milli({p43:Int64}, 'UTC') AND ts <= fromUnixTimestamp64Milli({p44:Int64}, 'UTC')
+WHERE tenant = {p37:String} AND metric IN {p38:Array(String)} AND loc IN {p39:Array(UInt32)} AND series_id IN {p40:Array(UInt64)} AND ts >= fromUnixTimestamp64Milli({p41:Int64}, 'UTC') AND ts <= fromUnixTimestamp64Milli({p42:Int64}, 'UTC')
 LIMIT 1
 
 SELECT CAST(metric AS String) AS metric_name, loc, series_id, arrayStringConcat(arrayFilter((pair, name) -> NOT has({p0:Array(String)}, name) AND name != {p1:String}, kv, names)) AS group_labels
@@ -59,9 +60,9 @@ WHERE tenant = {p29:String} AND metric = {p30:String} AND day BETWEEN {p31:Int64
 
 SELECT series_id, t AS t, image
 FROM samples
-WHERE tenant = {p37:String} AND metric IN {p38:Array(String)} AND loc >= {p33:Int64} AND (loc > {p33:Int64} OR series_id >= {p34:UInt64}) AND loc <= {p35:Int64} AND (loc < {p35:Int64} OR series_id < {p36:UInt64}) AND ts >= fromUnixTimestamp64Milli({p39:Int64}, 'UTC') AND ts <= fromUnixTimestamp64Milli({p40:Int64}, 'UTC')
+WHERE tenant = {p35:String} AND metric IN {p36:Array(String)} AND loc >= {p33:UInt32} AND loc <= {p34:UInt32} AND ts >= fromUnixTimestamp64Milli({p37:Int64}, 'UTC') AND ts <= fromUnixTimestamp64Milli({p38:Int64}, 'UTC')
 
 SELECT 1
 FROM histograms
-WHERE tenant = {p41:String} AND metric IN {p42:Array(String)} AND loc IN {p43:Array(UInt32)} AND series_id IN {p44:Array(UInt64)} AND ts >= fromUnixTimestamp64Milli({p45:Int64}, 'UTC') AND ts <= fromUnixTimestamp64Milli({p46:Int64}, 'UTC')
+WHERE tenant = {p39:String} AND metric IN {p40:Array(String)} AND loc IN {p41:Array(UInt32)} AND series_id IN {p42:Array(UInt64)} AND ts >= fromUnixTimestamp64Milli({p43:Int64}, 'UTC') AND ts <= fromUnixTimestamp64Milli({p44:Int64}, 'UTC')
 LIMIT 1

@@ -1,6 +1,8 @@
 package grid
 
 import (
+	"slices"
+
 	"github.com/luminate/luminate/storage"
 )
 
@@ -46,6 +48,13 @@ func (p *Plan) Steps() int { return p.steps }
 // LastOnly tells whether one sample decides for each series: the newest at or before upto, if it is after after.
 func (p *Plan) LastOnly() (after, upto int64, ok bool) {
 	return p.after[0], p.upto[0], p.grid.Func == storage.FuncLast && p.steps == 1
+}
+
+// CountsOnly tells whether values do not matter, only whether a series has one.
+func (p *Plan) CountsOnly() bool {
+	return !slices.ContainsFunc(p.grid.Aggregates, func(a storage.Aggregate) bool {
+		return a.Op != storage.AggCount && a.Op != storage.AggGroup
+	})
 }
 
 // Chunk is a run of neighbouring units of work that are evaluated in order, with the groups [Lo, Hi) that they touch.
