@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/gorilla/mux"
+	"github.com/luminate/luminate/storage"
 	"github.com/luminate/luminate/tenancy"
 )
 
@@ -33,6 +34,13 @@ func chain(h http.Handler, ms ...middleware) http.Handler {
 		h = m(h)
 	}
 	return h
+}
+
+// withScratch lets a store remember within a request what it found out.
+func withScratch(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		next.ServeHTTP(w, r.WithContext(storage.WithScratch(r.Context())))
+	})
 }
 
 // withRequestID gives each request an id and echoes it.

@@ -101,6 +101,7 @@ func outerHandler(cfg *Config, p *probes, router http.Handler) http.Handler {
 	host, _ := splitListen(cfg.Server.Listen)
 	return chain(router,
 		withRequestID,
+		withScratch,
 		closeWhileDraining(p),
 		securityHeaders,
 		guardBrowser(cfg.authConfigured(), isLoopback(host), isDestructive),

@@ -3,7 +3,6 @@ package clickhouse
 import (
 	"context"
 	"fmt"
-	"math"
 	"slices"
 	"sync"
 
@@ -119,77 +118,4 @@ func sortedKeys[V any](m map[int64]V) []int64 {
 	}
 	slices.Sort(out)
 	return out
-}
-
-// Estimate implements storage.Store: series from the roster or the label index, samples
-// from how many a few of the series have.
-func (s *Store) Estimate(ctx context.Context, t storage.Tenant, q storage.Selection) (storage.Estimate, error) {
-	var e storage.Estimate
-	if err := s.enter(ctx, "estimate", t); err != nil {
-		return e, err
-	}
-	if err := q.Validate(); err != nil {
-		return e, err
-	}
-	sel, empty, err := s.plan(ctx, t, q.Matchers, q.MinT, q.MaxT)
-	if err != nil || empty {
-		return e, translate(ctx, "estimate", err)
-	}
-	for _, sh := range s.shards {
-		if s.estimateRoster(sh, sel, &e) {
-			continue
-		}
-		if err := s.estimateShard(ctx, sh, sel, &e); err != nil {
-			return e, translate(ctx, "estimate", err)
-		}
-	}
-	e.Bytes = 16*e.Samples + 300*e.Series
-	return e, nil
-}
-
-// estimateRoster answers for a whole metric that was read before.
-func (s *Store) estimateRoster(sh *shard, sel selection, e *storage.Estimate) bool {
-	if !sel.one || !onlyMetric(sel.matchers) {
-		return false
-	}
-	r := s.rosters.peek(rosterKey{shard: sh.index, tenant: sel.tenant.String(), metric: sel.metric}).roster
-	if r == nil || r.density.Load() == 0 {
-		return false
-	}
-	n := float64(len(r.ids))
-	e.Series += uint64(n)
-	e.Samples += uint64(n * max(1, math.Float64frombits(r.density.Load())*float64(sel.maxt-sel.mint)))
-	return true
-}
-
-// sampledSeries is of how many series an estimate counts the samples.
-const sampledSeries = 8
-
-func (s *Store) estimateShard(ctx context.Context, sh *shard, sel selection, e *storage.Estimate) error {
-	var p params
-	var series, samples, of uint64
-	count := "count()" // a series has one row each day
-	if dayOf(sel.mint) != dayOf(sel.maxt) {
-		count = "uniq(series_id)"
-	}
-	sql := render("read/estimate", fragments{"Count": count, "Where": s.seriesWhere(&p, sel.tenant, sel.matchers, sel.mint, sel.maxt)})
-	err := s.each(ctx, sh, sql, p.args, func(r driver.Rows) error { return r.Scan(&series) })
-	if err != nil || series == 0 {
-		return err
-	}
-	var sp params
-	f := rowFilter{}
-	if sel.one {
-		f.metrics = []string{sel.metric}
-	}
-	sql = render("read/estimate_samples", fragments{
-		"Where": s.where(&sp, sel, f), "Limit": sp.i64(sampledSeries),
-		"Series": s.seriesWhere(&sp, sel.tenant, sel.matchers, sel.mint, sel.maxt),
-	})
-	if err := s.each(ctx, sh, sql, sp.args, func(r driver.Rows) error { return r.Scan(&samples, &of) }); err != nil {
-		return err
-	}
-	e.Series += series
-	e.Samples += max(series, uint64(float64(samples)*float64(series)/float64(max(of, 1))))
-	return nil
 }

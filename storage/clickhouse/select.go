@@ -6,8 +6,11 @@ import (
 	"iter"
 	"slices"
 	"strings"
+	"sync/atomic"
 
+	"github.com/ClickHouse/ch-go/proto"
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/luminate/luminate/storage"
 )
@@ -52,7 +55,7 @@ func (s *Store) selectSeries(ctx context.Context, t storage.Tenant, q storage.Se
 	if err != nil || empty {
 		return err
 	}
-	all, err := s.loadSeries(ctx, "select", sel)
+	all, err := s.selectedSeries(ctx, sel)
 	if err != nil || len(all) == 0 {
 		return err
 	}
@@ -61,6 +64,16 @@ func (s *Store) selectSeries(ctx context.Context, t storage.Tenant, q storage.Se
 		sortSeries(all)
 	}
 	return r.run(ctx, all, true)
+}
+
+// selectedSeries returns the matching series, which the request may have found before.
+func (s *Store) selectedSeries(ctx context.Context, sel selection) ([]seriesRow, error) {
+	if found, ok := storage.ScratchOf(ctx).Find(scratchOf(sel)); ok {
+		if rows, ok := found.([]seriesRow); ok {
+			return slices.Clone(rows), nil
+		}
+	}
+	return s.loadSeries(ctx, "select", sel)
 }
 
 // run reads the series chunk by chunk; entire says that they are all that the
@@ -95,10 +108,21 @@ func (r *reader) chunk(ctx context.Context, rows []seriesRow, whole bool) error 
 	}
 	c := &chunk{reader: r, rows: rows, index: index, data: make([]storage.Series, len(rows)), current: -1}
 	filters := make([]rowFilter, len(r.s.shards))
-	// Histograms first, of all shards: afterwards series may go out, and a chunk that
+	for i := range r.s.shards {
+		filters[i] = r.s.filterFor(r.sel, rows, i, whole)
+	}
+	if !r.q.Unsorted {
+		if err := c.readAll(ctx, filters); err != nil {
+			return err
+		}
+		if whole && r.sel.one && r.sel.maxt > r.sel.mint {
+			r.s.densities.learn(r.sel, float64(c.buffered.Load())/float64(len(rows))/float64(r.sel.maxt-r.sel.mint))
+		}
+		return c.emitRest()
+	}
+	// Histograms first, of all shards: afterwards series go out, and a chunk that
 	// overflows then could not begin anew.
 	for i, sh := range r.s.shards {
-		filters[i] = r.s.filterFor(r.sel, rows, i, whole)
 		if err := c.readHistograms(ctx, sh, filters[i]); err != nil {
 			return err
 		}
@@ -111,14 +135,25 @@ func (r *reader) chunk(ctx context.Context, rows []seriesRow, whole bool) error 
 	return c.emitRest()
 }
 
+// readAll reads everything before anything goes out, all statements at once: a series
+// is on one shard, and its samples and histograms are apart.
+func (c *chunk) readAll(ctx context.Context, filters []rowFilter) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for i, sh := range c.s.shards {
+		g.Go(func() error { return c.readHistograms(ctx, sh, filters[i]) })
+		g.Go(func() error { return c.readSamples(ctx, sh, filters[i]) })
+	}
+	return g.Wait()
+}
+
 // chunk gathers the samples of some series.
 type chunk struct {
 	*reader
 	rows     []seriesRow
 	index    map[uint64]int
 	data     []storage.Series
-	buffered int
-	current  int // the series whose samples arrive, when they go out unsorted
+	buffered atomic.Int64 // samples that are held back
+	current  int          // the series whose samples arrive, when they go out unsorted
 }
 
 // rowFilter says which rows of samples, histograms or exemplars belong to a chunk.
@@ -242,12 +277,14 @@ func sameHistogram(a, b storage.HistogramSample) bool { return storage.CompareHi
 
 // grow counts what is held back.
 func (c *chunk) grow(n int) error {
-	c.buffered += n
-	if c.buffered > c.s.cfg.SelectBuffer && len(c.rows) > 1 {
+	if c.buffered.Add(int64(n)) > int64(c.s.cfg.SelectBuffer) && len(c.rows) > 1 {
 		return errBufferFull
 	}
 	return nil
 }
+
+// errStopped ends a read whose answer nobody wants any more.
+var errStopped = errors.New("stopped")
 
 func (c *chunk) readSamples(ctx context.Context, sh *shard, f rowFilter) error {
 	if f.none {
@@ -255,48 +292,67 @@ func (c *chunk) readSamples(ctx context.Context, sh *shard, f rowFilter) error {
 	}
 	var p params
 	sql := render("read/samples", fragments{"Where": c.s.where(&p, c.sel, f), "Order": keyOrder(f)})
-	r, err := c.s.query(ctx, sh, sql, p.args)
+	in := sampleReader{chunk: c, at: -1}
+	err := c.s.columns(ctx, sh, sql, p.args, proto.Results{
+		{Name: "series_id", Data: &in.id}, {Name: "t", Data: &in.t}, {Name: "image", Data: &in.image}, {Name: "st", Data: &in.st},
+	}, in.take)
+	if errors.Is(err, errStopped) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
-	defer func() { _ = r.close() }() // its error is r.Err()'s
-	var last uint64
-	var lastImage uint64
-	i, known := -1, false
-	for r.Next() {
-		var id, image uint64
-		var t, st int64
-		if err := r.Scan(&id, &t, &image, &st); err != nil {
-			return err
-		}
-		if i < 0 || id != last {
-			if err := c.finish(); err != nil {
+	return c.finish()
+}
+
+// sampleReader takes the rows of statement read/samples, which come in the order of the key.
+type sampleReader struct {
+	*chunk
+	id    proto.ColUInt64
+	t     proto.ColInt64
+	image proto.ColUInt64
+	st    proto.ColInt64
+
+	at        int // the series of the last row, -1 before the first
+	known     bool
+	last      uint64 // its id
+	lastImage uint64
+}
+
+// take takes a block of rows.
+func (in *sampleReader) take(n int) error {
+	for i := range n {
+		if in.at < 0 || in.id[i] != in.last {
+			if err := in.begin(in.id[i]); err != nil {
 				return err
 			}
-			if c.stopped {
-				return nil
-			}
-			last = id
-			if i, known = c.index[id]; !known {
-				i = 0
-			} else if c.q.Unsorted {
-				c.current = i
-			}
 		}
-		if !known || t < c.rows[i].mint {
+		if !in.known || in.t[i] < in.rows[in.at].mint {
 			continue
 		}
-		added := c.add(&c.data[i], t, st, image, &lastImage)
-		if !c.q.Unsorted && added {
-			if err := c.grow(1); err != nil {
+		added := in.add(&in.data[in.at], in.t[i], in.st[i], in.image[i], &in.lastImage)
+		if !in.q.Unsorted && added {
+			if err := in.grow(1); err != nil {
 				return err
 			}
 		}
 	}
-	if err := r.Err(); err != nil {
+	return nil
+}
+
+// begin goes on to the next series.
+func (in *sampleReader) begin(id uint64) error {
+	if err := in.finish(); err != nil {
 		return err
 	}
-	return c.finish()
+	if in.stopped {
+		return errStopped
+	}
+	in.last = id
+	if in.at, in.known = in.index[id]; in.known && in.q.Unsorted {
+		in.current = in.at
+	}
+	return nil
 }
 
 // keyOrder is the order of the key. What is fixed by an equality is left out: comparing

@@ -2,10 +2,11 @@ package clickhouse
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 
-	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
+	"github.com/ClickHouse/ch-go/proto"
 
 	"github.com/luminate/luminate/storage"
 )
@@ -52,51 +53,71 @@ func (sel selection) uniform() bool { return sel.one || len(sel.policies.list) =
 // loadSeries reads the matching series of all shards. More than
 // Config.MaxSelectedSeries is a KindTooLarge error.
 func (s *Store) loadSeries(ctx context.Context, op string, sel selection) ([]seriesRow, error) {
+	all, err := s.findSeries(ctx, op, sel, s.cfg.MaxSelectedSeries)
+	if errors.Is(err, errManySeries) {
+		err = s.tooManySeries(op)
+	}
+	return all, err
+}
+
+// errManySeries ends a search that finds more series than were asked for.
+var errManySeries = errors.New("more series than asked for")
+
+// findSeries reads the matching series of all shards, if they are at most limit.
+func (s *Store) findSeries(ctx context.Context, op string, sel selection, limit int) ([]seriesRow, error) {
 	var mu sync.Mutex
 	var all []seriesRow
 	err := s.onShards(ctx, func(ctx context.Context, sh *shard) error {
-		found, err := s.loadShardSeries(ctx, op, sh, sel)
+		found, err := s.findShardSeries(ctx, sh, sel, limit)
 		mu.Lock()
 		defer mu.Unlock()
 		all = append(all, found...)
+		if err == nil && len(all) > limit {
+			return errManySeries
+		}
 		return err
 	})
 	return all, err
 }
 
-func (s *Store) loadShardSeries(ctx context.Context, op string, sh *shard, sel selection) (out []seriesRow, err error) {
+func (s *Store) findShardSeries(ctx context.Context, sh *shard, sel selection, limit int) (out []seriesRow, err error) {
 	var p params
-	name := "read/series"
-	if !sel.uniform() {
-		name = "read/series_days"
+	var metric, labels proto.ColStr
+	var loc proto.ColUInt32
+	var id proto.ColUInt64
+	var day proto.ColInt32
+	name, columns := "read/series", proto.Results{
+		{Name: "metric_name", Data: &metric}, {Name: "loc", Data: &loc}, {Name: "series_id", Data: &id}, {Name: "labels", Data: &labels},
 	}
-	sql := render(name, fragments{"Where": s.seriesWhere(&p, sel.tenant, sel.matchers, sel.mint, sel.maxt)})
-	lastMetric, lastMint := "\xff", int64(0)
-	err = s.each(ctx, sh, sql, p.args, func(r driver.Rows) error {
-		row := seriesRow{shard: sh.index, mint: sel.mint}
-		var labels string
-		day := int32(0)
-		dest := []any{&row.metric, &row.loc, &row.id, &labels}
-		if !sel.uniform() {
-			dest = append(dest, &day)
-		}
-		if err := r.Scan(dest...); err != nil {
-			return err
-		}
-		row.labels = storage.Labels(labels)
-		if !sel.uniform() {
-			if row.metric != lastMetric {
-				lastMetric, lastMint = row.metric, max(sel.mint, clampTime(sel.policies.mint(row.metric, sel.now)))
+	f := fragments{"Where": s.seriesWhere(&p, sel.tenant, sel.matchers, sel.mint, sel.maxt)}
+	if sel.uniform() {
+		f["Limit"] = p.i64(int64(limit) + 1)
+	} else { // no limit: some of the rows are hidden
+		name, columns = "read/series_days", append(columns, proto.ResultColumn{Name: "last_day", Data: &day})
+	}
+	sql := render(name, f)
+	last := seriesRow{metric: "\xff"}
+	err = s.columns(ctx, sh, sql, p.args, columns, func(n int) error {
+		for i := range n {
+			row := seriesRow{metric: last.metric, shard: sh.index, loc: loc[i], id: id[i], mint: sel.mint}
+			if m := metric.RowBytes(i); string(m) != last.metric {
+				last.metric = string(m)
+				row.metric = last.metric
+				if !sel.uniform() {
+					last.mint = max(sel.mint, clampTime(sel.policies.mint(last.metric, sel.now)))
+				}
 			}
-			row.mint = lastMint
-			if int64(day) < dayOf(row.mint) {
-				return nil // hidden by the metric's retention
+			if !sel.uniform() {
+				if row.mint = last.mint; int64(day[i]) < dayOf(row.mint) {
+					continue // hidden by the metric's retention
+				}
 			}
+			if len(out) >= limit {
+				return errManySeries
+			}
+			row.labels = storage.Labels(labels.Row(i))
+			out = append(out, row)
 		}
-		if len(out) >= s.cfg.MaxSelectedSeries {
-			return storage.LimitErrorf(storage.KindTooLarge, op, "max-selected-series", "storage.clickhouse.maxSelectedSeries", "the query selects more than %d series", s.cfg.MaxSelectedSeries)
-		}
-		out = append(out, row)
 		return nil
 	})
 	return out, err

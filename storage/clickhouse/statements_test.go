@@ -81,7 +81,7 @@ func textsFor(t testing.TB, tenant storage.Tenant, metric, name, value string) s
 	var p params
 	where := s.seriesWhere(&p, tenant, ms, 0, 1)
 	out := []string{
-		render("read/series", fragments{"Where": where}),
+		render("read/series", fragments{"Where": where, "Limit": p.i64(1)}),
 		render("read/series_days", fragments{"Where": where}),
 		render("read/label_values", fragments{"Where": where, "Value": valueOf(&p, name), "Limit": p.i64(1)}),
 		render("read/samples", fragments{"Where": s.where(&p, selection{tenant: tenant, matchers: ms}, rowFilter{metrics: []string{metric}, locs: []uint32{1}, ids: []uint64{2}, match: true}), "Order": keyOrder(rowFilter{})}),

@@ -25,6 +25,7 @@ type Store struct {
 	rosters      *rosterCache
 	fewSeries    int // up to as many are named by id, see fewSeries
 	rangeSamples int
+	densities    densities
 
 	buffer   *buffer
 	series   *seriesCache

@@ -1,11 +1,12 @@
 -- name: series
-SELECT metric, loc, series_id, arrayStringConcat(kv) AS labels
+SELECT CAST(metric AS String) AS metric_name, loc, series_id, arrayStringConcat(kv) AS labels
 FROM series
 WHERE {{.Where}}
 LIMIT 1 BY metric, loc, series_id
+LIMIT {{.Limit}}
 
 -- name: series_days
-SELECT metric, loc, series_id, arrayStringConcat(any(kv)) AS labels, max(day) AS last_day
+SELECT CAST(metric AS String) AS metric_name, loc, series_id, arrayStringConcat(any(kv)) AS labels, max(day) AS last_day
 FROM series
 WHERE {{.Where}}
 GROUP BY metric, loc, series_id
@@ -41,7 +42,10 @@ WHERE {{.Where}}
 -- name: estimate_samples
 SELECT count() AS samples, uniqExact(series_id) AS series
 FROM samples
-WHERE {{.Where}} AND (metric, loc, series_id) IN (SELECT metric, loc, series_id FROM series WHERE {{.Series}} LIMIT {{.Limit}})
+WHERE {{.Where}}
+
+-- name: estimate_some
+(metric, loc, series_id) IN (SELECT metric, loc, series_id FROM series WHERE {{.Where}} LIMIT {{.Limit}})
 
 -- name: metrics
 SELECT DISTINCT metric
