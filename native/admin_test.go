@@ -299,7 +299,7 @@ func TestRefusals(t *testing.T) {
 		t.Errorf("%d kept, newest %s, oldest %s", len(got), got[0].Series, got[99].Series)
 	}
 	for i := range 2000 {
-		s.RecordStorage(storage.MustTenant("t"+formatUint(uint64(i))), "remote_write", "m", storage.Refusal{Reason: storage.ReasonTooOld, Message: "old"})
+		s.Record(storage.MustTenant("t"+formatUint(uint64(i))), Refusal{Time: testNow, Source: "remote_write", Series: "m", Reason: "too_old", Message: "old"})
 	}
 	if n := len(s.rings); n != 1000 {
 		t.Errorf("%d tenants kept", n)

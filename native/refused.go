@@ -72,13 +72,6 @@ func (s *Refusals) Record(t storage.Tenant, refusals ...Refusal) {
 	}
 }
 
-// RecordStorage adds what a store, or a limit before it, refused; series is the
-// text of the refused sample's series. It fits other write protocols, which see
-// storage.Refusal and know nothing of this package's types.
-func (s *Refusals) RecordStorage(t storage.Tenant, source, series string, r storage.Refusal) {
-	s.Record(t, Refusal{Time: time.Now(), Source: source, Series: series, Reason: string(r.Reason), Message: r.Message})
-}
-
 func (s *Refusals) evictLocked() {
 	if len(s.rings) < refusalTenants {
 		return

@@ -4,46 +4,21 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
-)
 
-// promtoolBinary finds promtool as prometheusBinary finds Prometheus, or builds it.
-func promtoolBinary(t *testing.T) string {
-	t.Helper()
-	if p := os.Getenv("LUMINATE_TEST_PROMTOOL"); p != "" {
-		return p
-	}
-	if p, err := exec.LookPath("promtool"); err == nil {
-		return p
-	}
-	gopath, err := exec.Command("go", "env", "GOPATH").Output()
-	if err != nil {
-		t.Fatalf("find GOPATH: %v", err)
-	}
-	p := filepath.Join(strings.TrimSpace(string(gopath)), "bin", "promtool")
-	if _, err := os.Stat(p); err == nil {
-		return p
-	}
-	if testing.Short() {
-		t.Skip("no promtool at hand, and building one is not short")
-	}
-	cmd := exec.Command("go", "install", "-tags", "remove_all_sd,netgo", strings.Replace(prometheusModule, "cmd/prometheus", "cmd/promtool", 1))
-	cmd.Dir = t.TempDir()
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build promtool: %v\n%s", err, out)
-	}
-	return p
-}
+	"github.com/luminate/luminate/internal/proctest"
+)
 
 // TestPromtool asks with the real promtool, which is built on Prometheus's own
 // client.
 func TestPromtool(t *testing.T) {
-	bin := promtoolBinary(t)
+	bin, err := proctest.Prometheus("promtool")
+	if err != nil {
+		t.Fatal(err)
+	}
 	store, end := filledModel(t)
 	srv := serve(t, store, nil)
 	run := func(want string, args ...string) {

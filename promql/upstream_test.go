@@ -2,62 +2,21 @@ package promql
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"io"
 	"math"
-	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"runtime"
-	"strings"
-	"syscall"
 	"testing"
-	"time"
 
 	"github.com/golang/snappy"
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/prompb"
 
+	"github.com/luminate/luminate/internal/proctest"
 	"github.com/luminate/luminate/storage"
 )
-
-// prometheusModule is what is built when no binary is at hand.
-const prometheusModule = "github.com/prometheus/prometheus/cmd/prometheus@v0.316.0"
-
-// prometheusBinary finds Prometheus in LUMINATE_TEST_PROMETHEUS, PATH or GOPATH,
-// or builds it, which takes minutes, once.
-func prometheusBinary(t *testing.T) string {
-	t.Helper()
-	if p := os.Getenv("LUMINATE_TEST_PROMETHEUS"); p != "" {
-		return p
-	}
-	if p, err := exec.LookPath("prometheus"); err == nil {
-		return p
-	}
-	gopath, err := exec.Command("go", "env", "GOPATH").Output()
-	if err != nil {
-		t.Fatalf("find GOPATH: %v", err)
-	}
-	p := filepath.Join(strings.TrimSpace(string(gopath)), "bin", "prometheus")
-	if runtime.GOOS == "windows" {
-		p += ".exe"
-	}
-	if _, err := os.Stat(p); err == nil {
-		return p
-	}
-	if testing.Short() {
-		t.Skip("no Prometheus at hand, and building one is not short")
-	}
-	cmd := exec.Command("go", "install", "-tags", "remove_all_sd,netgo", prometheusModule)
-	cmd.Dir = t.TempDir() // outside the module, so that its replacements do not count
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build Prometheus: %v\n%s", err, out)
-	}
-	return p
-}
 
 // startPrometheus runs a Prometheus that scrapes nothing and takes remote writes.
 // It returns its base URL and stops it at the end of the test.
@@ -69,68 +28,19 @@ func startPrometheus(t *testing.T) string {
 // startPrometheusWith is startPrometheus with a configuration.
 func startPrometheusWith(t *testing.T, yaml string) string {
 	t.Helper()
-	bin := prometheusBinary(t)
+	bin, err := proctest.Prometheus("prometheus")
+	if err != nil {
+		t.Fatal(err)
+	}
 	dir := t.TempDir()
 	config := filepath.Join(dir, "prometheus.yml")
 	if err := os.WriteFile(config, []byte(yaml), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	addr := freeAddress(t)
-	var log bytes.Buffer
-	cmd := exec.Command(bin, "--config.file="+config, "--storage.tsdb.path="+filepath.Join(dir, "data"),
-		"--web.listen-address="+addr, "--web.enable-remote-write-receiver", "--enable-feature=exemplar-storage")
-	cmd.Stdout, cmd.Stderr = &log, &log
-	if err := cmd.Start(); err != nil {
-		t.Fatalf("start Prometheus: %v", err)
-	}
-	exited := make(chan struct{})
-	go func() {
-		defer close(exited)
-		_ = cmd.Wait()
-	}()
-	t.Cleanup(func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		<-exited
-	})
-	base := "http://" + addr
-	waitReady(t, base+"/-/ready", exited, &log)
-	return base
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
-// waitReady polls until url answers 200, for a minute at most.
-func waitReady(t *testing.T, url string, exited <-chan struct{}, log *bytes.Buffer) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		resp, err := http.Get(url)
-		if err == nil {
-			_, _ = io.Copy(io.Discard, resp.Body)
-			resp.Body.Close()
-			if resp.StatusCode == http.StatusOK {
-				return
-			}
-		}
-		select {
-		case <-exited:
-			t.Fatalf("Prometheus ended:\n%s", log.String())
-		case <-ctx.Done():
-			t.Fatalf("Prometheus is not ready after a minute: %v", err)
-		case <-tick.C:
-		}
-	}
+	addr := proctest.FreeAddress(t)
+	return proctest.Start(t, "http://"+addr, "/-/ready", nil, bin,
+		"--config.file="+config, "--storage.tsdb.path="+filepath.Join(dir, "data"),
+		"--web.listen-address="+addr, "--web.enable-remote-write-receiver", "--enable-feature=exemplar-storage").URL
 }
 
 // remoteWrite sends b to a Prometheus by remote write 1.0.

@@ -3,31 +3,15 @@
 package remote
 
 import (
-	"go/build"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
-)
 
-// promtool finds the binary that `make promtool` builds.
-func promtool(t testing.TB) string {
-	t.Helper()
-	if path, err := exec.LookPath("promtool"); err == nil {
-		return path
-	}
-	for _, dir := range []string{os.Getenv("GOBIN"), filepath.Join(build.Default.GOPATH, "bin")} {
-		if path := filepath.Join(dir, "promtool"); dir != "" {
-			if _, err := os.Stat(path); err == nil {
-				return path
-			}
-		}
-	}
-	t.Fatal("promtool is not installed: run make promtool")
-	return ""
-}
+	"github.com/luminate/luminate/internal/proctest"
+)
 
 // TestPromtoolPush pushes a file of metrics with the real promtool.
 func TestPromtoolPush(t *testing.T) {
@@ -37,7 +21,11 @@ func TestPromtoolPush(t *testing.T) {
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), promtool(t), "push", "metrics", "--label", "job=promtool", s.serve(), file)
+	promtool, err := proctest.Prometheus("promtool")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), promtool, "push", "metrics", "--label", "job=promtool", s.serve(), file)
 	out, err := cmd.CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "SUCCESS") {
 		t.Fatalf("%v\n%s", err, out)

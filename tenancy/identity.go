@@ -66,14 +66,6 @@ func NewContext(ctx context.Context, id Identity) context.Context {
 	return context.WithValue(ctx, identityKey{}, id)
 }
 
-// NewSystemContext returns ctx with an identity of the program itself that reads
-// and writes one tenant, for background work on a wrapped store.
-func NewSystemContext(ctx context.Context, t storage.Tenant) context.Context {
-	return NewContext(ctx, Identity{
-		Tenant: t, Subject: "luminate", Scopes: []Scope{ScopeRead, ScopeWrite, ScopeAdmin}, Authenticated: true,
-	})
-}
-
 // FromContext returns the identity that the middleware put into ctx.
 func FromContext(ctx context.Context) (Identity, bool) {
 	id, ok := ctx.Value(identityKey{}).(Identity)

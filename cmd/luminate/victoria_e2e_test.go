@@ -6,33 +6,22 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
-)
 
-// victoriaVersion is the newest release that Go 1.26 builds.
-const victoriaVersion = "v1.151.0"
+	"github.com/luminate/luminate/internal/proctest"
+)
 
 // victoriaBinary finds or builds a program of VictoriaMetrics that `make e2e`
 // installs.
 func victoriaBinary(t *testing.T, name string) string {
 	t.Helper()
-	gopath, err := exec.Command("go", "env", "GOPATH").Output()
+	path, err := proctest.Victoria(name)
 	if err != nil {
 		t.Fatal(err)
-	}
-	path := filepath.Join(strings.TrimSpace(string(gopath)), "bin", name)
-	if _, err := os.Stat(path); err == nil {
-		return path
-	}
-	cmd := exec.Command("go", "install", "github.com/VictoriaMetrics/VictoriaMetrics/app/"+name+"@"+victoriaVersion)
-	cmd.Dir = os.TempDir() // outside the module
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build %s: %v\n%s", name, err, out)
 	}
 	return path
 }

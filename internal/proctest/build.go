@@ -18,6 +18,10 @@ import (
 // Makefile names the same.
 const PrometheusVersion = "v0.316.0"
 
+// VictoriaVersion is the version of VictoriaMetrics's module: the newest release that
+// Go 1.26 builds. The Makefile names the same.
+const VictoriaVersion = "v1.151.0"
+
 // programs are the binaries that a test binary has built, in a folder of their own.
 var programs struct {
 	mu    sync.Mutex
@@ -72,6 +76,18 @@ func Prometheus(name string) (string, error) {
 	if p := os.Getenv("LUMINATE_TEST_" + strings.ToUpper(name)); p != "" {
 		return p, nil
 	}
+	return installed(name, "-tags", "remove_all_sd,netgo", "github.com/prometheus/prometheus/cmd/"+name+"@"+PrometheusVersion)
+}
+
+// Victoria returns a program of VictoriaMetrics's, such as "vmagent", from the same
+// place.
+func Victoria(name string) (string, error) {
+	return installed(name, "github.com/VictoriaMetrics/VictoriaMetrics/app/"+name+"@"+VictoriaVersion)
+}
+
+// installed returns the program in GOPATH's bin; where it is missing, go install with
+// args puts it there.
+func installed(name string, args ...string) (string, error) {
 	programs.mu.Lock() // one build at a time
 	defer programs.mu.Unlock()
 	gopath, err := exec.Command("go", "env", "GOPATH").Output()
@@ -82,7 +98,7 @@ func Prometheus(name string) (string, error) {
 	if _, err := os.Stat(path); err == nil {
 		return path, nil
 	}
-	cmd := exec.Command("go", "install", "-tags", "remove_all_sd,netgo", "github.com/prometheus/prometheus/cmd/"+name+"@"+PrometheusVersion)
+	cmd := exec.Command("go", append([]string{"install"}, args...)...)
 	cmd.Dir = os.TempDir() // outside the module, so that its replacements do not count
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build %s: %w\n%s", name, err, out)

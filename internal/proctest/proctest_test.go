@@ -54,4 +54,7 @@ func TestPrometheusOfTheEnvironment(t *testing.T) {
 	if err != nil || !strings.Contains(string(makefile), "PROM_VERSION := "+PrometheusVersion+"\n") {
 		t.Errorf("the Makefile installs another version than %s (%v)", PrometheusVersion, err)
 	}
+	if !strings.Contains(string(makefile), "VICTORIA_VERSION := "+VictoriaVersion+"\n") {
+		t.Errorf("the Makefile installs another version than %s", VictoriaVersion)
+	}
 }

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -26,7 +27,7 @@ const MaxSamples = 50_000
 // Run runs every built-in test file and logs "passed/all". newStore is called at
 // each `clear` of a file; the store must take samples of 1970 and before. Each time
 // another tenant is used, so one store may be given again and again if its Close
-// does nothing. Run closes what it was given.
+// does nothing. Run closes what it was given. Files run side by side.
 func Run(t *testing.T, newStore func(testing.TB) storage.Store) {
 	RunWithEngine(t, promqltest.NewTestEngine(t, false, 5*time.Minute, MaxSamples), newStore)
 }
@@ -58,28 +59,33 @@ func RunPlanned(t *testing.T, newStore func(testing.TB) storage.Store) {
 func RunWithEngine(t *testing.T, engine promengine.QueryEngine, newStore func(testing.TB) storage.Store) {
 	t.Helper()
 	files := &counter{T: t}
-	stores := 0
+	var stores atomic.Int64
 	promqltest.RunBuiltinTestsWithStorage(files, engine, func(tb testing.TB) promstorage.Storage {
-		stores++
-		return NewStorage(newStore(tb), storage.MustTenant(fmt.Sprintf("%s-%d", t.Name(), stores)))
+		return NewStorage(newStore(tb), storage.MustTenant(fmt.Sprintf("%s-%d", t.Name(), stores.Add(1))))
 	})
-	t.Logf("promqltest: %d/%d files passed", files.passed, files.all)
+	t.Cleanup(func() { t.Logf("promqltest: %d/%d files passed", files.passed.Load(), files.all) })
 }
 
-// counter counts the subtests that promqltest starts, one for each file.
+// counter counts the subtests that promqltest starts, one for each file, and lets them
+// run side by side: a file waits for its store most of the time.
 type counter struct {
 	*testing.T
-	all, passed int
+	all    int
+	passed atomic.Int64
 }
 
 // Run implements promqltest.TBRun.
 func (c *counter) Run(name string, f func(*testing.T)) bool {
 	c.all++
-	ok := c.T.Run(name, f)
-	if ok {
-		c.passed++
-	}
-	return ok
+	return c.T.Run(name, func(t *testing.T) {
+		t.Parallel()
+		t.Cleanup(func() {
+			if !t.Failed() {
+				c.passed.Add(1)
+			}
+		})
+		f(t)
+	})
 }
 
 // Storage is a Store as Prometheus's storage interface, with one fixed tenant.
