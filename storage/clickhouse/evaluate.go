@@ -108,7 +108,7 @@ type evaluation struct {
 	series int // of all parts
 	groups []storage.Labels
 
-	read, samples atomic.Uint64
+	found, samples atomic.Uint64 // series and their samples that were read
 
 	mu      sync.Mutex
 	queries []string
@@ -138,9 +138,28 @@ func (e *evaluation) run(ctx context.Context) (res *storage.GridResult, err erro
 		return &storage.GridResult{Queries: e.queries}, nil
 	}
 	e.number()
-	if err := e.s.onShards(ctx, e.check); err != nil {
+	if err := e.s.onShards(ctx, e.checkMarkers); err != nil {
 		return nil, err
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	refused := make(chan error, 1)
+	go func() {
+		err := e.s.onShards(ctx, e.check)
+		if err != nil {
+			cancel()
+		}
+		refused <- err
+	}()
+	res, err = e.read(ctx)
+	if why := <-refused; why != nil && (err == nil || errors.Is(err, context.Canceled)) {
+		return nil, why
+	}
+	return res, err
+}
+
+// read evaluates the series.
+func (e *evaluation) read(ctx context.Context) (*storage.GridResult, error) {
 	cut := statementCut
 	if _, _, last := e.plan.LastOnly(); last {
 		cut = newestCut
@@ -149,11 +168,11 @@ func (e *evaluation) run(ctx context.Context) (res *storage.GridResult, err erro
 	newWorker := func() grid.Worker {
 		return &evaluationWorker{evaluation: e, gather: gather{budget: e.budget, limit: e.s.rangeSamples}, newest: newest{budget: e.budget}}
 	}
-	res, err = grid.Evaluate(ctx, e.plan, chunks, uint32(len(e.groups)), newWorker, seriesSource{e, ctx})
+	res, err := grid.Evaluate(ctx, e.plan, chunks, uint32(len(e.groups)), newWorker, seriesSource{e, ctx})
 	if err != nil {
 		return nil, err
 	}
-	res.Series, res.Samples, res.Queries = e.read.Load(), e.samples.Load(), e.queries
+	res.Series, res.Samples, res.Queries = e.found.Load(), e.samples.Load(), e.queries
 	res.Bytes = 20 * res.Samples
 	return res, nil
 }
@@ -218,36 +237,47 @@ func (e *evaluation) groupSpan(unit int) (lo, hi uint32) {
 }
 
 // check refuses data that the reference refuses: native histograms, and start
-// timestamps that the grid asks to honour.
+// timestamps that the grid asks to honour. It runs beside the read.
 func (e *evaluation) check(ctx context.Context, sh *shard) error {
-	i := slices.IndexFunc(e.parts, func(p *part) bool { return p.sh == sh })
-	if i < 0 {
-		return nil
-	}
-	part := e.parts[i]
-	found := func(name string, more fragments, p *params) (found bool, err error) {
-		more["Where"] = e.where(p, part, 0, len(part.roster.ids))
-		err = e.s.each(ctx, sh, render(name, more), p.args, func(driver.Rows) error {
-			found = true
-			return nil
-		})
-		return found, err
-	}
-	if any, err := found("evaluate/has_histograms", fragments{}, &params{}); err != nil || any {
+	if any, err := e.has(ctx, sh, "evaluate/has_histograms", fragments{}, &params{}); err != nil || any {
 		return cmp.Or(err, unsupported("series have native histograms"))
 	}
-	if e.g.UseStartTimestamps {
-		if any, err := found("evaluate/has_start_timestamps", fragments{}, &params{}); err != nil || any {
-			return cmp.Or(err, unsupported("series have start timestamps"))
-		}
+	if !e.g.UseStartTimestamps {
+		return nil
 	}
-	if _, _, last := e.plan.LastOnly(); last && e.plan.CountsOnly() {
-		var p params
-		any, err := found("evaluate/has_markers", fragments{"Marker": p.u64(staleImage)}, &p)
-		part.present = !any
-		return err
+	if any, err := e.has(ctx, sh, "evaluate/has_start_timestamps", fragments{}, &params{}); err != nil || any {
+		return cmp.Or(err, unsupported("series have start timestamps"))
 	}
 	return nil
+}
+
+// checkMarkers finds out whether ids alone tell the answer.
+func (e *evaluation) checkMarkers(ctx context.Context, sh *shard) error {
+	if _, _, last := e.plan.LastOnly(); !last || !e.plan.CountsOnly() {
+		return nil
+	}
+	var p params
+	any, err := e.has(ctx, sh, "evaluate/has_markers", fragments{"Marker": p.u64(staleImage)}, &p)
+	for _, x := range e.parts {
+		if x.sh == sh {
+			x.present = !any
+		}
+	}
+	return err
+}
+
+// has tells whether a statement over the series of a shard answers a row.
+func (e *evaluation) has(ctx context.Context, sh *shard, name string, f fragments, p *params) (found bool, err error) {
+	i := slices.IndexFunc(e.parts, func(x *part) bool { return x.sh == sh })
+	if i < 0 {
+		return false, nil
+	}
+	f["Where"] = e.where(p, e.parts[i], 0, len(e.parts[i].roster.ids))
+	err = e.s.each(ctx, sh, render(name, f), p.args, func(driver.Rows) error {
+		found = true
+		return nil
+	})
+	return found, err
 }
 
 // where is the WHERE of the samples of a part's positions.
@@ -277,7 +307,7 @@ func (e *evaluation) note(sql string) {
 
 // count counts series and their samples and holds the answer to the grid's bounds.
 func (e *evaluation) count(series, samples int) error {
-	n, total := e.read.Add(uint64(series)), e.samples.Add(uint64(samples))
+	n, total := e.found.Add(uint64(series)), e.samples.Add(uint64(samples))
 	if limit := e.g.MaxSeries; limit > 0 && n > uint64(limit) {
 		return storage.LimitErrorf(storage.KindTooLarge, "evaluate", "max-series-per-query", "limits.maxSeriesPerQuery", "the query selects more than %d series", limit)
 	}

@@ -99,8 +99,12 @@ func (e *evaluation) loadFew(ctx context.Context, sh *shard) (*part, error) {
 	if e.sel.one {
 		limit = e.s.fewSeries
 	}
+	if found, ok := storage.ScratchOf(ctx).Find(scratchOf(e.sel)); ok {
+		if rows, ok := found.([]seriesRow); ok && len(rows) <= limit {
+			return e.ofRows(sh, rows)
+		}
+	}
 	var p params
-	days := e.days()
 	sql := render("evaluate/few", fragments{
 		"Group": e.group(&p), "Where": e.s.seriesWhere(&p, e.sel.tenant, e.sel.matchers, e.sel.mint, e.sel.maxt), "Limit": p.i64(int64(limit) + 1),
 	})
@@ -132,11 +136,34 @@ func (e *evaluation) loadFew(ctx context.Context, sh *shard) (*part, error) {
 		}
 		return nil, e.s.tooManySeries("evaluate")
 	}
-	r, err := newRoster(keys, days)
+	return e.fewSeries(sh, keys, groups, g.labels, metrics)
+}
+
+// ofRows makes a shard's part of series that the request found before.
+func (e *evaluation) ofRows(sh *shard, rows []seriesRow) (*part, error) {
+	var keys []rosterKeys
+	var g grouper
+	var label []byte
+	groups, metrics := map[uint64]uint32{}, map[string]bool{}
+	for _, r := range rows {
+		if r.shard != sh.index {
+			continue
+		}
+		keys = append(keys, rosterKeys{r.loc, r.id})
+		label = storage.AppendGroupLabels(label[:0], r.labels, e.g.Grouping, e.g.Without)
+		groups[r.id] = g.number(label)
+		metrics[r.metric] = true
+	}
+	return e.fewSeries(sh, keys, groups, g.labels, metrics)
+}
+
+// fewSeries makes a part of series with their groups.
+func (e *evaluation) fewSeries(sh *shard, keys []rosterKeys, groups map[uint64]uint32, labels []storage.Labels, metrics map[string]bool) (*part, error) {
+	r, err := newRoster(keys, e.days())
 	if err != nil {
 		return nil, err
 	}
-	m := &members{of: make([]uint32, len(r.ids)), labels: g.labels}
+	m := &members{of: make([]uint32, len(r.ids)), labels: labels}
 	for i, id := range r.ids {
 		m.of[i] = groups[id]
 	}
