@@ -20,6 +20,8 @@ import (
 // growthOptions are the flags of growth.
 type growthOptions struct {
 	only     string
+	peer     string
+	largest  int
 	repeat   int
 	senders  int
 	scale    float64
@@ -48,6 +50,8 @@ func growthCommand() *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.only, "only", "series,hours", "series: 10 k, 100 k, 1 M and 2 M series of one metric; hours: 2,000 series over 1, 6 and 24 hours")
+	f.StringVar(&o.peer, "peer", "luminate", "luminate or "+clickhouseName)
+	f.IntVar(&o.largest, "largest", 2_000_000, "leave out stores of more series")
 	f.IntVar(&o.repeat, "repeat", 9, "runs of each query; the median counts")
 	f.IntVar(&o.senders, "senders", 4, "concurrent senders")
 	f.Float64Var(&o.scale, "scale", 1, "share of the series, for quick looks")
@@ -88,7 +92,13 @@ func growthStores(part string, scale float64) ([]growthStore, error) {
 
 // growth fills one server after the other and prints a table for each part.
 func growth(ctx context.Context, o growthOptions) error {
-	p, err := luminatePeer(o.luminate)
+	makePeer := luminatePeer
+	if o.peer == clickhouseName {
+		makePeer = clickhousePeer
+	} else if o.peer != "luminate" {
+		return fmt.Errorf("unknown peer %q: luminate and %s are", o.peer, clickhouseName)
+	}
+	p, err := makePeer(o.luminate)
 	if err != nil {
 		return err
 	}
@@ -97,6 +107,7 @@ func growth(ctx context.Context, o growthOptions) error {
 		if err != nil {
 			return err
 		}
+		stores = slices.DeleteFunc(stores, func(s growthStore) bool { return s.series > o.largest })
 		var figures []string
 		values := map[string][]string{}
 		for i, s := range stores {
@@ -143,31 +154,50 @@ func (s *growthStore) measure(ctx context.Context, p peer, o growthOptions, put 
 	if err != nil {
 		return err
 	}
+	if srv.engine != nil {
+		defer srv.engine.Stop()
+	}
 	if _, err := srv.start(ctx); err != nil {
 		return err
 	}
 	defer func() { _ = srv.stop(syscall.SIGKILL) }()
 	client := newClient()
 	defer client.CloseIdleConnections()
-	before, err := srv.usage()
+	before, engineBefore, err := srv.usages()
 	if err != nil {
 		return err
 	}
 	if _, err := send(ctx, client, srv.url, data, o.senders); err != nil {
 		return err
 	}
-	after, err := srv.usage()
+	after, engineAfter, err := srv.usages()
 	if err != nil {
 		return err
+	}
+	if srv.engine != nil {
+		put("ingest, CPU-s of ClickHouse", fmt.Sprintf("%.2f", (engineAfter.cpu-engineBefore.cpu).Seconds()/(float64(data.samples)/1e6)))
 	}
 	put("ingest, CPU-s per M samples", fmt.Sprintf("%.2f", (after.cpu-before.cpu).Seconds()/(float64(data.samples)/1e6)))
 	put("peak RSS, MiB", strconv.FormatInt(after.peakRSS>>20, 10))
 	for _, q := range s.questions {
+		before, engineBefore, err := srv.usages()
+		if err != nil {
+			return err
+		}
 		took, err := s.ask(ctx, client, srv.url, q, end, o.repeat)
 		if err != nil {
 			return err
 		}
+		after, engineAfter, err := srv.usages()
+		if err != nil {
+			return err
+		}
 		put(q.name+", ms", fmt.Sprintf("%.3g", float64(took.Microseconds())/1000))
+		perQuery := func(d time.Duration) string { return fmt.Sprintf("%.3g", d.Seconds()*1000/float64(o.repeat)) }
+		put(q.name+", CPU-ms", perQuery(after.cpu-before.cpu))
+		if srv.engine != nil {
+			put(q.name+", CPU-ms of ClickHouse", perQuery(engineAfter.cpu-engineBefore.cpu))
+		}
 	}
 	return nil
 }
