@@ -151,8 +151,11 @@ func (e *evaluation) run(ctx context.Context) (res *storage.GridResult, err erro
 		}
 		refused <- err
 	}()
-	res, err = e.read(ctx)
-	if why := <-refused; why != nil && (err == nil || errors.Is(err, context.Canceled)) {
+	if res, err = e.read(ctx); err != nil {
+		cancel()
+	}
+	// A refusal cuts the read off, which then says that the connection was closed.
+	if why := <-refused; why != nil && (err == nil || storage.KindOf(why) == storage.KindUnsupported) {
 		return nil, why
 	}
 	return res, err
