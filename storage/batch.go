@@ -1,5 +1,7 @@
 package storage
 
+import "github.com/zeebo/xxh3"
+
 // Batch is what Append takes: series with their samples, histograms, exemplars,
 // and metadata, in flat columns that decoders fill and Reset reuses. A series
 // may repeat within a batch, and its samples may be in any order.
@@ -14,7 +16,13 @@ type Batch struct {
 	Histograms []HistogramSample
 	Exemplars  []Exemplar
 	Metadata   []Metadata
+
+	hashes   []Hash128 // of each series' labels, by HashSeries; else of another length
+	hashSeed uint64
 }
+
+// Hash128 identifies a series: the seeded xxh3 hash of its canonical label bytes.
+type Hash128 = xxh3.Uint128
 
 // BatchSeries delimits one series' share of the columns: each field is the end
 // (exclusive) in its column, the begin is the end of the series before.
@@ -34,7 +42,34 @@ func (b *Batch) Reset() {
 	b.Exemplars = b.Exemplars[:0]
 	clear(b.Metadata)
 	b.Metadata = b.Metadata[:0]
+	b.ForgetHashes()
 }
+
+// HashSeries hashes the labels of each series and keeps the hashes, for a store that
+// needs the same ones: they are a noticeable part of what a sample costs. Whoever calls
+// it calls ForgetHashes before the batch may change.
+func (b *Batch) HashSeries(seed uint64) []Hash128 {
+	b.hashes, b.hashSeed = b.hashes[:0], seed
+	from := uint32(0)
+	for i := range b.Series {
+		to := b.Series[i].LabelsEnd
+		b.hashes = append(b.hashes, xxh3.Hash128Seed(b.Labels[from:to], seed))
+		from = to
+	}
+	return b.hashes
+}
+
+// Hashes returns what HashSeries has kept, nil if it was not called for these series
+// or with another seed.
+func (b *Batch) Hashes(seed uint64) []Hash128 {
+	if len(b.hashes) != len(b.Series) || b.hashSeed != seed {
+		return nil
+	}
+	return b.hashes
+}
+
+// ForgetHashes drops the hashes and keeps their memory.
+func (b *Batch) ForgetHashes() { b.hashes = b.hashes[:0] }
 
 // EndSeries closes the current series: all that was appended to the columns
 // since the last call is its share.

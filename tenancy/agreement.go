@@ -166,7 +166,7 @@ func (a *agreement) admit(l *Limits, s *seriesSet, name string, newName bool) (l
 	var shares [3]share
 	n := 0
 	if l.MaxActiveSeries > 0 {
-		shares[n] = share{a.of(scopeSeries, l.MaxActiveSeries, s.n), "maxActiveSeries", l.MaxActiveSeries}
+		shares[n] = share{a.of(scopeSeries, l.MaxActiveSeries, s.len()), "maxActiveSeries", l.MaxActiveSeries}
 		n++
 	}
 	if l.MaxActiveSeriesPerMetric > 0 {

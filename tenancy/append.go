@@ -26,6 +26,7 @@ func (s *guarded) Append(ctx context.Context, t storage.Tenant, b *storage.Batch
 	var st *tenantState
 	if s.limiter != nil {
 		st = s.limiter.state(t)
+		defer b.ForgetHashes() // the caller may change the batch then
 		if f, err = s.limiter.checkBatch(ctx, st, b); err != nil {
 			return storage.AppendResult{}, err
 		}
@@ -200,6 +201,7 @@ func (l *Limiter) checkSeries(ctx context.Context, s *tenantState, limits *Limit
 	if l.share != nil && !l.share.inForce(now) {
 		l.share.soon(ctx)
 	}
+	hashes := b.HashSeries(l.seriesSeed()) // before the lock is held
 	var refused []refusedSeries
 	for range maxExchanges {
 		agreed := l.share != nil && l.share.inForce(now)
@@ -209,7 +211,7 @@ func (l *Limiter) checkSeries(ctx context.Context, s *tenantState, limits *Limit
 		if !agreed {
 			a = nil
 		}
-		refused = s.series.observe(b, limits, a, now, refused[:0])
+		refused = s.series.observe(b, hashes, limits, a, now, refused[:0])
 		s.mu.Unlock()
 		if !slices.ContainsFunc(refused, func(r refusedSeries) bool { return r.waits }) || ctx.Err() != nil {
 			break

@@ -2,6 +2,8 @@ package tenancy
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -29,6 +31,10 @@ type LimiterConfig struct {
 	// Shared is for a store that other processes write too: limits on series hold for
 	// all of them together.
 	Shared bool
+	// SeriesSeed is of the hashes by which series are counted: that of the store where
+	// it hashes series too, so that it is done once. It is a secret from senders. With
+	// Shared there is none.
+	SeriesSeed uint64
 	// Queries run at once, of all tenants; further ones wait in turn.
 	Queries int
 	// Poll is the time between looks at what the store knows of tenants.
@@ -43,8 +49,10 @@ type LimiterConfig struct {
 
 // DefaultLimiterConfig has no limits but those that protect the process.
 func DefaultLimiterConfig() LimiterConfig {
+	var seed [8]byte
+	_, _ = rand.Read(seed[:]) // never fails
 	return LimiterConfig{
-		Defaults: UnlimitedLimits(), Reload: 10 * time.Second, Queries: 20,
+		SeriesSeed: binary.LittleEndian.Uint64(seed[:]), Defaults: UnlimitedLimits(), Reload: 10 * time.Second, Queries: 20,
 		Poll: 30 * time.Second, MaxTenants: 10_000, Now: time.Now,
 	}
 }
@@ -114,6 +122,14 @@ func NewLimiter(cfg LimiterConfig, log *slog.Logger, reg prometheus.Registerer) 
 
 // LimitsOf returns the limits that bind the tenant, for the whole of all processes.
 func (l *Limiter) LimitsOf(t storage.Tenant) Limits { return l.set.Load().of(t) }
+
+// seriesSeed is the same for all processes that count together.
+func (l *Limiter) seriesSeed() uint64 {
+	if l.share != nil {
+		return 0
+	}
+	return l.cfg.SeriesSeed
+}
 
 // processes is by how many a tenant's rates are divided.
 func (l *Limiter) processes() int {

@@ -214,7 +214,7 @@ func (c *useCollector) Collect(ch chan<- prometheus.Metric) {
 		var active int
 		var created uint64
 		if series != nil {
-			active, created = series.n, series.admitted
+			active, created = series.len(), series.admitted
 		}
 		s.mu.Unlock()
 		if series != nil {

@@ -202,7 +202,7 @@ func (s *tenantState) usage(processes int, now time.Time) []limitUse {
 	s.dayLocked(now)
 	var series, metrics, largest int
 	if s.series != nil {
-		series, metrics = s.series.n, s.series.active
+		series, metrics = s.series.len(), s.series.active
 		for _, c := range s.series.counts {
 			largest = max(largest, c)
 		}

@@ -1,13 +1,11 @@
 package tenancy
 
 import (
-	"hash/maphash"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/axiomhq/hyperloglog"
-	"github.com/zeebo/xxh3"
 
 	"github.com/luminate/luminate/storage"
 )
@@ -20,20 +18,17 @@ const seriesWindow = 30 * time.Minute
 // generationOf numbers generations.
 func generationOf(now time.Time) int64 { return now.Unix() / int64(seriesWindow/time.Second) }
 
-// seriesSeed makes the hash of a series unpredictable, so that nobody can write
-// series that are counted as one. Processes that share a store need the same hash: there
-// it is the one that the store's own series ids have.
-var seriesSeed = maphash.MakeSeed()
-
 // seriesSet counts a tenant's active series exactly (but for collisions of 62-bit
-// hashes: one in 10^6 sets of two million). It is an open-addressing table of 12
-// bytes a slot, at most three quarters full, and never holds more series than the
-// limit: 2 M series take 48 MiB. It is not safe for concurrent use.
+// hashes: one in 10^6 sets of two million). The series stand in the order in which they
+// came, since senders repeat it: the next series of a batch is looked for behind the last
+// one, and only where it is not there by way of an open-addressing table, at most three
+// quarters full. It never holds more series than the limit: 2 M series take 40 MiB. It is
+// not safe for concurrent use.
 type seriesSet struct {
-	slots  []uint64 // hash, the low two bits the generation last seen in; 0 is free
-	metric []uint32 // of the slot's series, index into counts
-	n      int
-	gen    uint64 // the low two bits of generation
+	series []uint64 // hashes in order of arrival, the low two bits the generation last seen in
+	metric []uint32 // of each of series, index into counts
+	table  []uint32 // position in series, plus one; 0 is free
+	gen    uint64   // the low two bits of generation
 	// generation is that of the last rotation.
 	generation int64
 	shared     bool           // other processes are told of its series
@@ -47,14 +42,13 @@ type seriesSet struct {
 
 	day    int64 // of the sketch, days since 1970
 	sketch *hyperloglog.Sketch
-	hashes []uint64 // scratch
 	// touched keeps the compiler from dropping loads that are for the cache alone.
-	touched uint64
+	touched uint32
 }
 
 const (
 	genMask      = 3
-	minSlots     = 1024
+	minSlots     = 1024 // of the table
 	maxIdleNames = 4096 // names without a series that are kept until a rotation
 )
 
@@ -67,7 +61,7 @@ type announcement struct {
 func newSeriesSet(now time.Time, shared bool) *seriesSet {
 	g := generationOf(now)
 	return &seriesSet{
-		slots: make([]uint64, minSlots), metric: make([]uint32, minSlots), metrics: map[string]uint32{},
+		table: make([]uint32, minSlots), metrics: map[string]uint32{},
 		generation: g, gen: uint64(g) & genMask, shared: shared,
 	}
 }
@@ -82,63 +76,64 @@ type refusedSeries struct {
 
 // observe marks the series of the batch as active and returns those that are new
 // and over a limit. a is what processes agree on, nil where there is one process or no
-// agreement: then the limits are this process's own.
-func (s *seriesSet) observe(b *storage.Batch, l *Limits, a *agreement, now time.Time, refused []refusedSeries) []refusedSeries {
+// agreement: then the limits are this process's own. The hashes' seed makes the hash of a
+// series unpredictable, so that nobody can write series that are counted as one; processes
+// that share a store need the same hash and have none.
+func (s *seriesSet) observe(b *storage.Batch, hashes []storage.Hash128, l *Limits, a *agreement, now time.Time, refused []refusedSeries) []refusedSeries {
 	s.rotate(now)
-	s.hash(b)
-	mask := uint64(len(s.slots) - 1)
-	// Touch every slot first: the loads are independent, so the cache misses of a
-	// batch overlap instead of adding up.
-	var touched uint64
-	for _, h := range s.hashes {
-		touched += s.slots[h>>2&mask]
-	}
-	s.touched = touched
-	for i, h := range s.hashes {
-		if s.seen(h) {
-			continue
+	next := 0    // where the next series of the batch is, if it follows the one before
+	touched := 0 // hashes before this one have their places in the table loaded
+	for i, x := range hashes {
+		h := keyOf(x)
+		at := next
+		if at >= len(s.series) || s.series[at]&^genMask != h {
+			if i >= touched {
+				touched = min(i+touchAhead, len(hashes))
+				s.touch(hashes[i:touched])
+			}
+			if at = s.find(h); at < 0 {
+				if f, over := s.insert(h, b.At(i).Labels, l, a, now); over {
+					f.index = i
+					refused = append(refused, f)
+					continue
+				}
+				at = len(s.series) - 1
+			}
 		}
-		if f, over := s.insert(h, b.At(i).Labels, l, a, now); over {
-			f.index = i
-			refused = append(refused, f)
+		if s.series[at]&genMask != s.gen {
+			s.series[at] = h | s.gen
+			s.announce(h, s.metric[at])
 		}
+		next = at + 1
 	}
 	return refused
 }
 
-func (s *seriesSet) hash(b *storage.Batch) {
-	s.hashes = s.hashes[:0]
-	from := uint32(0)
-	for _, x := range b.Series {
-		var h uint64
-		if s.shared {
-			h = xxh3.Hash(b.Labels[from:x.LabelsEnd])
-		} else {
-			h = maphash.Bytes(seriesSeed, b.Labels[from:x.LabelsEnd])
-		}
-		from = x.LabelsEnd
-		if h &^= genMask; h == 0 {
-			h = genMask + 1
-		}
-		s.hashes = append(s.hashes, h)
+// touchAhead is how many places of the table are loaded before they are looked at.
+const touchAhead = 64
+
+// touch loads places of the table: the loads are independent, so their cache misses
+// overlap instead of adding up.
+func (s *seriesSet) touch(hashes []storage.Hash128) {
+	mask, sum := uint64(len(s.table)-1), uint32(0)
+	for _, x := range hashes {
+		sum += s.table[keyOf(x)>>2&mask]
 	}
+	s.touched = sum
 }
 
-// seen marks a known series as active.
-func (s *seriesSet) seen(h uint64) bool {
-	mask := uint64(len(s.slots) - 1)
-	for i := h >> 2 & mask; ; i = (i + 1) & mask {
-		switch v := s.slots[i]; {
-		case v == 0:
-			return false
-		case v&^genMask == h:
-			if v&genMask != s.gen {
-				s.slots[i] = h | s.gen
-				s.announce(h, s.metric[i])
-			}
-			return true
+// keyOf leaves the low bits to the generation.
+func keyOf(x storage.Hash128) uint64 { return x.Lo &^ genMask }
+
+// find returns the position of a series, -1 if it is not known.
+func (s *seriesSet) find(h uint64) int {
+	mask := uint64(len(s.table) - 1)
+	for i := h >> 2 & mask; s.table[i] != 0; i = (i + 1) & mask {
+		if at := int(s.table[i] - 1); s.series[at]&^genMask == h {
+			return at
 		}
 	}
+	return -1
 }
 
 func (s *seriesSet) announce(h uint64, metric uint32) {
@@ -153,7 +148,7 @@ func (s *seriesSet) insert(h uint64, ls storage.Labels, l *Limits, a *agreement,
 	id, known := s.metrics[name]
 	newName := !known || s.counts[id] == 0
 	switch {
-	case l.MaxActiveSeries > 0 && s.n >= l.MaxActiveSeries:
+	case l.MaxActiveSeries > 0 && s.len() >= l.MaxActiveSeries:
 		return refusedSeries{limit: "maxActiveSeries", maximum: l.MaxActiveSeries}, true
 	case l.MaxMetrics > 0 && newName && s.active >= l.MaxMetrics:
 		return refusedSeries{limit: "maxMetrics", maximum: l.MaxMetrics}, true
@@ -196,13 +191,16 @@ func (s *seriesSet) add(v uint64, id uint32, now time.Time) {
 	if s.counts[id]++; s.counts[id] == 1 {
 		s.active++
 	}
-	if (s.n+1)*4 > len(s.slots)*3 {
-		s.rebuild(len(s.slots)*2, func(uint64) bool { return true })
+	if (len(s.series)+1)*4 > len(s.table)*3 {
+		s.rebuild(len(s.table) * 2)
 	}
-	s.put(v, id)
-	s.n++
+	s.series, s.metric = append(s.series, v), append(s.metric, id)
+	s.put(len(s.series) - 1)
 	s.sketchOf(now).InsertHash(v &^ genMask)
 }
+
+// len is the number of active series.
+func (s *seriesSet) len() int { return len(s.series) }
 
 // learn marks series that another process has seen in a generation. Those of the one
 // before the last are not active any more.
@@ -216,22 +214,15 @@ func (s *seriesSet) learn(m metricSeries, generation int64, now time.Time) {
 		return
 	}
 	id := s.nameID(m.metric)
-	mask := uint64(len(s.slots) - 1)
-next:
 	for _, h := range m.hashes {
-		if h &^= genMask; h == 0 {
-			continue // nobody's
+		h &^= genMask
+		at := s.find(h)
+		switch {
+		case at < 0:
+			s.add(h|gen, id, now)
+		case gen == s.gen:
+			s.series[at] = h | gen
 		}
-		for i := h >> 2 & mask; s.slots[i] != 0; i = (i + 1) & mask {
-			if s.slots[i]&^genMask == h {
-				if gen == s.gen {
-					s.slots[i] = h | gen
-				}
-				continue next
-			}
-		}
-		s.add(h|gen, id, now)
-		mask = uint64(len(s.slots) - 1)
 	}
 }
 
@@ -249,23 +240,22 @@ func (s *seriesSet) takeNews() []metricSeries {
 	return out
 }
 
-func (s *seriesSet) put(v uint64, metric uint32) {
-	mask := uint64(len(s.slots) - 1)
-	i := v >> 2 & mask
-	for s.slots[i] != 0 {
+// put enters the series at a position into the table.
+func (s *seriesSet) put(at int) {
+	mask := uint64(len(s.table) - 1)
+	i := s.series[at] >> 2 & mask
+	for s.table[i] != 0 {
 		i = (i + 1) & mask
 	}
-	s.slots[i], s.metric[i] = v, metric
+	s.table[i] = uint32(at + 1)
 }
 
 // sketchOf returns the sketch of the distinct series of the day.
 func (s *seriesSet) sketchOf(now time.Time) *hyperloglog.Sketch {
 	if day := now.Unix() / 86400; s.sketch == nil || day != s.day {
 		s.day, s.sketch = day, hyperloglog.New14()
-		for _, v := range s.slots {
-			if v != 0 {
-				s.sketch.InsertHash(v &^ genMask)
-			}
+		for _, v := range s.series {
+			s.sketch.InsertHash(v &^ genMask)
 		}
 	}
 	return s.sketch
@@ -281,36 +271,37 @@ func (s *seriesSet) rotate(now time.Time) {
 	}
 	last := s.gen
 	s.generation, s.gen = g, uint64(g)&genMask
-	everything := gone >= 2
-	keep := func(v uint64) bool { return v&genMask == last && !everything }
 	n := 0
-	for _, v := range s.slots {
-		if v != 0 && keep(v) {
+	for i, v := range s.series {
+		if v&genMask == last && gone < 2 {
+			s.series[n], s.metric[n] = v, s.metric[i]
 			n++
 		}
 	}
+	// New arrays, since those that are much too large would stay.
+	s.series, s.metric = append([]uint64(nil), s.series[:n]...), append([]uint32(nil), s.metric[:n]...)
+	s.recount()
 	size := minSlots
 	for size*3 < n*5 { // at most 60 % full, so that it need not grow at once
 		size *= 2
 	}
-	s.rebuild(size, keep)
-	s.n = n
+	s.rebuild(size)
 	s.forgetNames()
 }
 
-// rebuild moves the slots that are kept into a table of the size, a power of two,
-// and counts the series of each metric again.
-func (s *seriesSet) rebuild(size int, keep func(uint64) bool) {
-	slots, metric := s.slots, s.metric
-	s.slots, s.metric = make([]uint64, size), make([]uint32, size)
-	for i := range s.counts {
-		s.counts[i] = 0
+// rebuild makes a table of the size, a power of two.
+func (s *seriesSet) rebuild(size int) {
+	s.table = make([]uint32, size)
+	for at := range s.series {
+		s.put(at)
 	}
-	for i, v := range slots {
-		if v != 0 && keep(v) {
-			s.put(v, metric[i])
-			s.counts[metric[i]]++
-		}
+}
+
+// recount counts the series of each metric again.
+func (s *seriesSet) recount() {
+	clear(s.counts)
+	for _, id := range s.metric {
+		s.counts[id]++
 	}
 	s.active = 0
 	for _, c := range s.counts {
@@ -336,10 +327,8 @@ func (s *seriesSet) forgetNames() {
 		s.metrics[name] = ids[id]
 		counts = append(counts, s.counts[id])
 	}
-	for i, v := range s.slots {
-		if v != 0 {
-			s.metric[i] = ids[s.metric[i]]
-		}
+	for i, id := range s.metric {
+		s.metric[i] = ids[id]
 	}
 	s.counts = counts
 	s.news = slices.DeleteFunc(s.news, func(a announcement) bool { return !alive[a.metric] })

@@ -2,6 +2,7 @@ package tenancy
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
@@ -11,6 +12,37 @@ import (
 	"github.com/luminate/luminate/storage"
 )
 
+func see(s *seriesSet, b *storage.Batch, l *Limits, now time.Time) []refusedSeries {
+	return s.observe(b, b.HashSeries(7), l, nil, now, nil)
+}
+
+// TestOrderOfSeries finds known series in whatever order they come, and again in the
+// order of before.
+func TestOrderOfSeries(t *testing.T) {
+	now := time.Now()
+	s, l := newSeriesSet(now, false), &Limits{MaxActiveSeries: 5_000}
+	see(s, batchOf("m", 0, 5_000, now), l, now)
+	order := rand.New(rand.NewPCG(1, 2)).Perm(5_000)
+	for _, shuffled := range []bool{true, false, true} {
+		now = now.Add(seriesWindow) // all are marked anew
+		var b storage.Batch
+		for i := range order {
+			n := i
+			if shuffled {
+				n = order[i]
+			}
+			b.Labels = append(b.Labels, batchOf("m", n, 1, now).Labels...)
+			b.EndSeries()
+		}
+		if r := see(s, &b, l, now); r != nil || s.len() != 5_000 || s.counts[0] != 5_000 {
+			t.Fatalf("shuffled %v: %d refused, %d counted", shuffled, len(r), s.len())
+		}
+	}
+	if r := see(s, batchOf("m", 4_999, 2, now), l, now); len(r) != 1 || r[0].index != 1 {
+		t.Errorf("a new series behind the last one: %+v", r)
+	}
+}
+
 // TestActiveSeries compares the set with a map, through growth, rotation and
 // limits.
 func TestActiveSeries(t *testing.T) {
@@ -18,7 +50,7 @@ func TestActiveSeries(t *testing.T) {
 	s := newSeriesSet(now, false)
 	unlimited := &Limits{MaxActiveSeries: 1 << 30}
 	for i := 0; i < 100; i++ {
-		if r := s.observe(batchOf(fmt.Sprintf("m%d", i%7), i*100, 150, now), unlimited, nil, now, nil); r != nil {
+		if r := see(s, batchOf(fmt.Sprintf("m%d", i%7), i*100, 150, now), unlimited, now); r != nil {
 			t.Fatal(r)
 		}
 	}
@@ -28,8 +60,8 @@ func TestActiveSeries(t *testing.T) {
 			want[fmt.Sprintf("%d/%d", i%7, i*100+j)] = true
 		}
 	}
-	if s.n != len(want) || s.active != 7 {
-		t.Fatalf("%d series of %d metrics, want %d of 7", s.n, s.active, len(want))
+	if s.len() != len(want) || s.active != 7 {
+		t.Fatalf("%d series of %d metrics, want %d of 7", s.len(), s.active, len(want))
 	}
 	if est := s.seriesToday(now); est < uint64(len(want)*95/100) || est > uint64(len(want)*105/100) {
 		t.Errorf("estimate %d of %d", est, len(want))
@@ -38,23 +70,23 @@ func TestActiveSeries(t *testing.T) {
 	for range 2 {
 		now = now.Add(seriesWindow)
 		for i := 0; i < 50; i++ {
-			s.observe(batchOf(fmt.Sprintf("m%d", i%7), i*100, 150, now), unlimited, nil, now, nil)
+			see(s, batchOf(fmt.Sprintf("m%d", i%7), i*100, 150, now), unlimited, now)
 		}
 	}
-	if s.n >= len(want)*6/10 || s.n <= len(want)*4/10 {
-		t.Errorf("%d series are active, want about half of %d", s.n, len(want))
+	if s.len() >= len(want)*6/10 || s.len() <= len(want)*4/10 {
+		t.Errorf("%d series are active, want about half of %d", s.len(), len(want))
 	}
 	sum := 0
 	for _, c := range s.counts {
 		sum += c
 	}
-	if sum != s.n {
-		t.Errorf("metrics have %d series together, the set %d", sum, s.n)
+	if sum != s.len() {
+		t.Errorf("metrics have %d series together, the set %d", sum, s.len())
 	}
 	now = now.Add(10 * seriesWindow)
 	s.rotate(now)
-	if s.n != 0 || s.active != 0 || len(s.slots) != minSlots {
-		t.Errorf("after a long pause: %d series of %d metrics in %d slots", s.n, s.active, len(s.slots))
+	if s.len() != 0 || s.active != 0 || len(s.table) != minSlots {
+		t.Errorf("after a long pause: %d series of %d metrics in %d slots", s.len(), s.active, len(s.table))
 	}
 }
 
@@ -62,17 +94,17 @@ func TestForgottenNames(t *testing.T) {
 	now := time.Now()
 	s, l := newSeriesSet(now, false), &Limits{MaxMetrics: 1 << 30}
 	for i := range 2 * maxIdleNames {
-		s.observe(batchOf(fmt.Sprintf("churn_%d", i), i, 1, now), l, nil, now, nil)
+		see(s, batchOf(fmt.Sprintf("churn_%d", i), i, 1, now), l, now)
 	}
 	for range 3 {
 		now = now.Add(seriesWindow)
-		s.observe(batchOf("stays", 0, 3, now), l, nil, now, nil)
+		see(s, batchOf("stays", 0, 3, now), l, now)
 	}
 	if len(s.counts) != 1 || s.counts[s.metrics["stays"]] != 3 {
 		t.Errorf("%d names are kept, stays has %v", len(s.counts), s.counts)
 	}
-	if r := s.observe(batchOf("stays", 0, 3, now), l, nil, now, nil); r != nil || s.n != 3 {
-		t.Errorf("known series after names moved: %v, %d", r, s.n)
+	if r := see(s, batchOf("stays", 0, 3, now), l, now); r != nil || s.len() != 3 {
+		t.Errorf("known series after names moved: %v, %d", r, s.len())
 	}
 }
 
@@ -148,10 +180,10 @@ func TestDefaultsCarryALargePrometheus(t *testing.T) {
 		}
 		clk.add(perBatch * time.Second / 500_000)
 	}
-	if s.series.n != 1_000_000 {
-		t.Errorf("%d series counted", s.series.n)
+	if s.series.len() != 1_000_000 {
+		t.Errorf("%d series counted", s.series.len())
 	}
-	if size := len(s.series.slots) * 12; size > 32<<20 {
+	if size := 4*len(s.series.table) + 12*cap(s.series.series); size > 32<<20 {
 		t.Errorf("the set takes %d bytes", size)
 	}
 }

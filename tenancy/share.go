@@ -170,7 +170,7 @@ func (x *share) collect(now time.Time) []outgoing {
 			s.unsent = nil
 			var changed bool
 			n.reserved, changed = s.agreed.ask(s.limitOf)
-			if s.series.n > 0 && now.Sub(s.sketched) >= sketchEvery {
+			if s.series.len() > 0 && now.Sub(s.sketched) >= sketchEvery {
 				if b, err := s.series.sketchOf(now).MarshalBinary(); err == nil {
 					n.day, n.sketch, s.sketched = s.series.day, b, now
 				}
@@ -307,7 +307,7 @@ func (s *tenantState) limitOf(scope string) (limit, used int) {
 	l := s.limits.Load()
 	switch scope {
 	case scopeSeries:
-		return l.MaxActiveSeries, s.series.n
+		return l.MaxActiveSeries, s.series.len()
 	case scopeNames:
 		return l.MaxMetrics, s.series.active
 	default:

@@ -211,7 +211,7 @@ func TestSeriesStayActiveElsewhere(t *testing.T) {
 		defer s.mu.Unlock()
 		s.trackLocked(f.clock.Now(), true)
 		s.series.rotate(f.clock.Now())
-		return s.series.n
+		return s.series.len()
 	}
 	for range 20 {
 		f.write(t, 0, "m", 0, 300)

@@ -30,7 +30,7 @@ func newApp(ctx context.Context, cfg *Config, log *slog.Logger, reg registry, p 
 	if err != nil {
 		return nil, err
 	}
-	g, err := newGuards(cfg, log, reg)
+	g, err := newGuards(cfg, store, log, reg)
 	if err != nil {
 		return nil, errors.Join(err, (&app{store: store, done: done}).close())
 	}

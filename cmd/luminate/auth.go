@@ -8,6 +8,7 @@ import (
 
 	"github.com/luminate/luminate/native"
 	"github.com/luminate/luminate/storage"
+	"github.com/luminate/luminate/storage/badger"
 	"github.com/luminate/luminate/tenancy"
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -22,10 +23,13 @@ type guards struct {
 	auth     bool
 }
 
-// newGuards reads keys, revocations and limits.
-func newGuards(cfg *Config, log *slog.Logger, reg prometheus.Registerer) (*guards, error) {
+// newGuards reads keys, revocations and limits for what stands before the store.
+func newGuards(cfg *Config, store storage.Store, log *slog.Logger, reg prometheus.Registerer) (*guards, error) {
 	g := &guards{auth: cfg.authConfigured(), refusals: native.NewRefusals(), memory: queryMemory(cfg, reg)}
 	limits := limiterConfig(cfg)
+	if db, ok := store.(*badger.DB); ok {
+		limits.SeriesSeed = db.SeriesSeed() // a batch's series are hashed once
+	}
 	limits.OnLimited = func(t storage.Tenant, e *storage.Error) {
 		g.refusals.Record(t, native.Refusal{
 			Time: time.Now(), Source: e.Op, Reason: e.Kind.String(), Message: e.Error(), Limit: e.ID, Setting: e.Setting,

@@ -48,7 +48,7 @@ func newAuthServer(t testing.TB, store storage.Store, edit func(*Config)) *authS
 	}
 	s := &authServer{log: &lockedBuffer{}, reg: prometheus.NewRegistry()}
 	log := slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	g, err := newGuards(&cfg, log, s.reg)
+	g, err := newGuards(&cfg, store, log, s.reg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -216,7 +216,7 @@ func TestEveryRoute(t *testing.T) {
 // TestUnknownRouteDoesNotStart registers a route that is not in the table.
 func TestUnknownRouteDoesNotStart(t *testing.T) {
 	cfg := DefaultConfig()
-	g, err := newGuards(&cfg, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	g, err := newGuards(&cfg, storagetest.NewModel(), slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	if err != nil {
 		t.Fatal(err)
 	}

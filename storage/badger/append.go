@@ -192,6 +192,7 @@ func (r *request) prepare(db *DB, res *storage.AppendResult) {
 	lim := clock.limits("")
 	var cur *partRequest
 	metric := ""
+	hashes := b.Hashes(db.hashSeed) // known where limits on series needed them first
 	for i := range b.Series {
 		v := b.At(i)
 		if clock.perMetric() {
@@ -199,7 +200,12 @@ func (r *request) prepare(db *DB, res *storage.AppendResult) {
 				metric, lim = name, clock.limits(name)
 			}
 		}
-		h := db.hash(v.Labels)
+		var h index.Hash128
+		if hashes != nil {
+			h = hashes[i]
+		} else {
+			h = db.hash(v.Labels)
+		}
 		ref := r.known(cur, h)
 		if ref == noRef {
 			if err := v.Labels.Validate(); err != nil {

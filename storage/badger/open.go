@@ -233,6 +233,10 @@ func (db *DB) readFormat() error {
 // directory's own, so that nobody can make labels that collide.
 func (db *DB) hash(labels []byte) index.Hash128 { return xxh3.Hash128Seed(labels, db.hashSeed) }
 
+// SeriesSeed is the seed of those hashes, for whoever hashes a batch's series before it
+// comes here.
+func (db *DB) SeriesSeed() uint64 { return db.hashSeed }
+
 func (db *DB) now() time.Time { return db.cfg.Now() }
 
 // get returns a checked copy of a value.
