@@ -70,6 +70,8 @@ type Config struct {
 	// WatchedOf, where set, gives limits that are not enforced: a query that they would
 	// refuse is told to OnLimited and answered.
 	WatchedOf func(storage.Tenant) QueryLimits
+	// WatchedWriteOf does the same for what metrics of a write may have.
+	WatchedWriteOf func(storage.Tenant) WriteLimits
 	// OnLimited, which may be nil, is told of a request that a limit of the tenant's
 	// refused as a whole, or would have. It must not block.
 	OnLimited func(storage.Tenant, *storage.Error)

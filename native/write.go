@@ -114,6 +114,7 @@ func (a *API) write(w http.ResponseWriter, r *http.Request) error {
 		return bodyError(err, lim.MaxBodyBytes)
 	}
 	x.assemble(&x.decoder)
+	a.watchWrite(t, x)
 	accepted := 0
 	if len(x.batch.Series) > 0 {
 		res, err := a.store.Append(r.Context(), t, &x.batch)

@@ -265,8 +265,9 @@ func (l *Limiter) admit(w http.ResponseWriter, r *http.Request, id Identity, rul
 // admitObserved gives a query a place of the process, which is bounded all the same,
 // and counts what the tenant's own bounds would have refused.
 func (l *Limiter) admitObserved(r *http.Request, s *tenantState, limits *Limits, now time.Time) (_ *http.Request, release func(), fail *refusal) {
-	if running, queued := l.queue.of(s.tenant); limits.MaxConcurrentQueries > 0 && running >= limits.MaxConcurrentQueries &&
-		limits.MaxQueuedQueries > 0 && queued >= limits.MaxQueuedQueries {
+	// Those run here that would wait if the limit were enforced.
+	if running, queued := l.queue.of(s.tenant); limits.MaxConcurrentQueries > 0 && limits.MaxQueuedQueries > 0 &&
+		running+queued >= limits.MaxConcurrentQueries+limits.MaxQueuedQueries {
 		l.Met(s.tenant, storage.LimitErrorf(storage.KindLimited, "query queue", "max-queued-queries", "limits.maxQueuedQueries", "%d queries wait", queued))
 	}
 	done, e := l.queue.acquire(r.Context(), s.tenant, 0, 0)

@@ -39,17 +39,27 @@ func shapeLimits(l *tenancy.Limiter) func(storage.Tenant) remote.ShapeLimits {
 
 // nativeWriteLimits gives native writes the tenant's own limits over base.
 func nativeWriteLimits(l *tenancy.Limiter, base native.WriteLimits) func(storage.Tenant) native.WriteLimits {
-	return func(t storage.Tenant) native.WriteLimits {
-		x, w := shapeOf(l, t), base
-		w.MaxDimensions = cmp.Or(x.MaxDimensions, unbounded)
-		w.MaxNameBytes = cmp.Or(x.MaxMetricNameBytes, unbounded)
-		w.MaxKeyBytes = cmp.Or(x.MaxDimensionKeyBytes, unbounded)
-		w.MaxValueBytes = cmp.Or(x.MaxDimensionValueBytes, unbounded)
-		w.MaxPast = cmp.Or(time.Duration(x.MaxPast), w.MaxPast)
-		w.MaxFuture = cmp.Or(time.Duration(x.MaxFuture), w.MaxFuture)
-		w.MaxDecodedBytes = x.MaxDecodedBytes
-		return w
+	return func(t storage.Tenant) native.WriteLimits { return shaped(shapeOf(l, t), base) }
+}
+
+// watchedWriteLimits gives the limits of native writes that are only observed, nil if they
+// are enforced.
+func watchedWriteLimits(l *tenancy.Limiter, base native.WriteLimits) func(storage.Tenant) native.WriteLimits {
+	if !l.Observes() {
+		return nil
 	}
+	return func(t storage.Tenant) native.WriteLimits { return shaped(l.LimitsOf(t), base) }
+}
+
+func shaped(x tenancy.Limits, w native.WriteLimits) native.WriteLimits {
+	w.MaxDimensions = cmp.Or(x.MaxDimensions, unbounded)
+	w.MaxNameBytes = cmp.Or(x.MaxMetricNameBytes, unbounded)
+	w.MaxKeyBytes = cmp.Or(x.MaxDimensionKeyBytes, unbounded)
+	w.MaxValueBytes = cmp.Or(x.MaxDimensionValueBytes, unbounded)
+	w.MaxPast = cmp.Or(time.Duration(x.MaxPast), w.MaxPast)
+	w.MaxFuture = cmp.Or(time.Duration(x.MaxFuture), w.MaxFuture)
+	w.MaxDecodedBytes = x.MaxDecodedBytes
+	return w
 }
 
 // nativeQueryLimits gives native queries the tenant's own limits over base.

@@ -79,7 +79,7 @@ func nativeConfig(cfg *Config, g *guards) native.Config {
 	c.Version, c.Backend, c.TenantMode = version, cfg.Storage.Backend, tenantMode(cfg)
 	c.AdminEnable, c.Memory = cfg.Admin.Enable, g.memory
 	c.WriteLimitsOf, c.QueryLimitsOf, c.Limits = nativeWriteLimits(l, c.Write), nativeQueryLimits(l, c.Query), l
-	c.WatchedOf, c.OnLimited = watchedQueryLimits(l, c.Query), l.Met
+	c.WatchedOf, c.WatchedWriteOf, c.OnLimited = watchedQueryLimits(l, c.Query), watchedWriteLimits(l, c.Write), l.Met
 	return c
 }
 

@@ -140,7 +140,11 @@ func (m *Model) Tenants(ctx context.Context) ([]storage.TenantStats, error) {
 	for _, name := range slices.Sorted(maps.Keys(m.tenants)) {
 		d := m.tenants[name]
 		if len(d.series) > 0 {
-			out = append(out, storage.TenantStats{Tenant: name, ActiveSeries: uint64(len(d.series)), LastWrite: d.lastWrite})
+			bytes := uint64(0)
+			for _, s := range d.series {
+				bytes += uint64(len(s.labels) + 16*len(s.points))
+			}
+			out = append(out, storage.TenantStats{Tenant: name, ActiveSeries: uint64(len(d.series)), Bytes: bytes, LastWrite: d.lastWrite})
 		}
 	}
 	return out, nil
