@@ -270,6 +270,7 @@ func (a *API) serveBackup(w http.ResponseWriter, r *http.Request) error {
 	out.start()
 	w.Header().Set(backupSHA256Trailer, report.SHA256)
 	w.Header().Set(backupEntriesTrailer, formatUint(report.Entries))
+	a.metrics.lastBackup.Set(float64(a.now().Unix()))
 	a.audit(r.Context(), "backup", "bytes", report.Bytes, "entries", report.Entries)
 	return nil
 }

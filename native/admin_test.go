@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	promlabels "github.com/prometheus/prometheus/model/labels"
 
 	"github.com/luminate/luminate/storage"
@@ -217,8 +218,15 @@ func TestBackup(t *testing.T) {
 	if d := res.Header.Get("Content-Disposition"); d != `attachment; filename="luminate-20241231T120000Z.backup"` {
 		t.Error(d)
 	}
+	if at := testutil.ToFloat64(f.api.metrics.lastBackup); at != float64(testNow.Unix()) {
+		t.Errorf("the last backup was at %v", at)
+	}
 	faulty := storagetest.NewFaulty(f.store, storagetest.FailWith(storage.KindUnavailable))
-	wantError(t, newFixtureOver(t, faulty).as(operatorOf).do("POST", "/api/v1/admin/backup", ""), 503, CodeUnavailable)
+	f = newFixtureOver(t, faulty).as(operatorOf)
+	wantError(t, f.do("POST", "/api/v1/admin/backup", ""), 503, CodeUnavailable)
+	if at := testutil.ToFloat64(f.api.metrics.lastBackup); at != 0 {
+		t.Errorf("a backup that failed counts as one at %v", at)
+	}
 }
 
 // cutBackup fails after some bytes.

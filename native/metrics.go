@@ -11,6 +11,7 @@ type metrics struct {
 	errors             *prometheus.CounterVec
 	queries            *prometheus.HistogramVec
 	fallbacks          prometheus.Counter
+	lastBackup         prometheus.Gauge
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -37,6 +38,10 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		fallbacks: f.NewCounter(prometheus.CounterOpts{
 			Name: "luminate_native_evaluate_fallbacks_total",
 			Help: "Evaluations that the backend could not do exactly and that ran over selected series instead.",
+		}),
+		lastBackup: f.NewGauge(prometheus.GaugeOpts{
+			Name: "luminate_native_last_backup_timestamp_seconds",
+			Help: "When this process last sent a whole backup, Unix time; 0 if it has sent none.",
 		}),
 	}
 }

@@ -5,20 +5,19 @@ package main
 import (
 	"bytes"
 	"encoding/json"
-	"os/exec"
-	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/luminate/luminate/internal/proctest"
 )
 
 // TestChaosShort runs a few rounds of the chaos that are quick: kills, power cuts, a
 // full disk, flipped bits, damaged archives, ClickHouse away, a jumping clock and
 // hostile clients. What the machine cannot do is skipped, by name.
 func TestChaosShort(t *testing.T) {
-	dir := t.TempDir()
-	binary := filepath.Join(dir, "luminate")
-	if out, err := exec.Command("go", "build", "-o", binary, "../luminate").CombinedOutput(); err != nil {
-		t.Fatalf("build luminate: %v\n%s", err, out)
+	binary, err := proctest.Build("cmd/luminate")
+	if err != nil {
+		t.Fatal(err)
 	}
 	o := chaosOptions{
 		rounds: 5, cuts: 2, flips: 6, archives: 8, chCuts: 4, jumps: 30, seed: 7, binary: binary, dir: t.TempDir(), timeout: 8 * time.Minute,

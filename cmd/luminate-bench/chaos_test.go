@@ -9,10 +9,10 @@ import (
 	"path/filepath"
 	"testing"
 
-	"go.uber.org/goleak"
+	"github.com/luminate/luminate/internal/proctest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { os.Exit(proctest.Main(m)) }
 
 // TestChaosResults: what could not be run is NOT RUN, a broken promise and an error
 // are FAIL, and only FAIL makes the command fail.

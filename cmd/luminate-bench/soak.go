@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/golang/snappy"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/prometheus/prompb"
 	"github.com/spf13/cobra"
 )
@@ -26,10 +27,13 @@ type soakOptions struct {
 	interval time.Duration
 	duration time.Duration
 	tenant   string
+	listen   string
+	tally    *tally
 }
 
 // soakCommand writes a sine wave and checks what it reads against the formula:
-// the continuous test. It ends with an error at the first wrong or missing value.
+// the continuous test. It ends with an error at the first wrong or missing value, or,
+// with --listen, counts it and goes on.
 func soakCommand() *cobra.Command {
 	var o soakOptions
 	cmd := &cobra.Command{
@@ -38,8 +42,21 @@ func soakCommand() *cobra.Command {
 			if err := loopbackOnly(o.url); err != nil {
 				return err
 			}
-			ctx, cancel := context.WithTimeout(cmd.Context(), o.duration)
-			defer cancel()
+			ctx := cmd.Context()
+			if o.duration > 0 {
+				var cancel context.CancelFunc
+				ctx, cancel = context.WithTimeout(ctx, o.duration)
+				defer cancel()
+			}
+			reg := prometheus.NewRegistry()
+			o.tally = newTally(reg)
+			if o.listen != "" {
+				stop, err := serveMetrics(o.listen, reg)
+				if err != nil {
+					return err
+				}
+				defer stop()
+			}
 			return soak(ctx, o)
 		},
 	}
@@ -47,7 +64,8 @@ func soakCommand() *cobra.Command {
 	f.StringVar(&o.url, "url", "http://127.0.0.1:8080", "server, on a loopback address")
 	f.IntVar(&o.series, "series", 1000, "series")
 	f.DurationVar(&o.interval, "interval", time.Second, "time between writes")
-	f.DurationVar(&o.duration, "duration", time.Minute, "how long to go on")
+	f.DurationVar(&o.duration, "duration", time.Minute, "how long to go on; 0: until it is stopped")
+	f.StringVar(&o.listen, "listen", "", "address for the metrics of a test without end; failures are counted there and do not end it")
 	f.StringVar(&o.tenant, "tenant", "soak", "tenant to write to")
 	return cmd
 }
@@ -60,38 +78,45 @@ func waveAt(i int, t int64) float64 {
 func soak(ctx context.Context, o soakOptions) error {
 	c := newClient()
 	defer c.CloseIdleConnections()
-	var written []int64
-	checks := 0
+	var written []int64 // times of the newest writes
+	writes, checks := 0, 0
 	step := o.interval.Milliseconds()
 	tick := time.NewTicker(o.interval)
 	defer tick.Stop()
 	for {
 		t := time.Now().UnixMilli() / step * step
 		if len(written) == 0 || t > written[len(written)-1] {
-			if err := writeWave(ctx, c, o, t); err != nil {
-				return endOf(ctx, written, checks, err)
+			switch err := writeWave(ctx, c, o, t); {
+			case err == nil:
+				writes++
+				o.tally.writes.Inc()
+				if written = append(written, t); len(written) > soakRemembers {
+					written = written[1:]
+				}
+			case !o.goesOn(ctx, err):
+				return endOf(ctx, writes, checks, err)
 			}
-			written = append(written, t)
 		}
 		n, err := checkWave(ctx, c, o, written)
-		if err != nil {
-			return endOf(ctx, written, checks, err)
+		if err != nil && !o.goesOn(ctx, err) {
+			return endOf(ctx, writes, checks, err)
 		}
 		checks += n
+		o.tally.checks.Add(float64(n))
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return endOf(ctx, written, checks, nil)
+			return endOf(ctx, writes, checks, nil)
 		}
 	}
 }
 
 // endOf prints the sum of the run; an error caused by the end of the run is none.
-func endOf(ctx context.Context, written []int64, checks int, err error) error {
+func endOf(ctx context.Context, writes, checks int, err error) error {
 	if err != nil && ctx.Err() == nil {
 		return err
 	}
-	fmt.Fprintf(os.Stdout, "PASS: %d writes, %d values checked, 0 wrong\n", len(written), checks)
+	fmt.Fprintf(os.Stdout, "PASS: %d writes, %d values checked, 0 wrong\n", writes, checks)
 	return nil
 }
 
@@ -113,6 +138,9 @@ func writeWave(ctx context.Context, c *http.Client, o soakOptions, t int64) erro
 // checkWave reads one random series over a random stretch of what was written and
 // compares every value; each written time must be there.
 func checkWave(ctx context.Context, c *http.Client, o soakOptions, written []int64) (int, error) {
+	if len(written) == 0 {
+		return 0, nil
+	}
 	i := rand.IntN(o.series)
 	from := rand.IntN(len(written))
 	to := min(len(written), from+500)
@@ -150,10 +178,10 @@ func checkWave(ctx context.Context, c *http.Client, o soakOptions, written []int
 	for _, t := range written[from:to] {
 		x, ok := got[t]
 		if !ok {
-			return 0, fmt.Errorf("series %d: the sample at %d, acknowledged, is missing", i, t)
+			return 0, &falseRead{"missing", fmt.Sprintf("series %d: the sample at %d, acknowledged, is missing", i, t)}
 		}
 		if x != waveAt(i, t) {
-			return 0, fmt.Errorf("series %d at %d: read %v, wrote %v", i, t, x, waveAt(i, t))
+			return 0, &falseRead{"wrong", fmt.Sprintf("series %d at %d: read %v, wrote %v", i, t, x, waveAt(i, t))}
 		}
 	}
 	return to - from, nil

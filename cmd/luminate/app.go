@@ -43,6 +43,7 @@ func newApp(ctx context.Context, cfg *Config, log *slog.Logger, reg registry, p 
 		a.tasks = append(a.tasks, func(ctx context.Context) { c.run(ctx, store, cfg.Metrics.CensusInterval, log) })
 	}
 	registerHealth(reg, cfg, p)
+	registerCertificate(reg, cfg.Server.WebConfigFile)
 	if err := a.build(cfg, g, log, reg, p); err != nil {
 		return nil, errors.Join(err, a.close())
 	}

@@ -122,6 +122,9 @@ func TestTLS(t *testing.T) {
 	if _, err := get(&tls.Config{RootCAs: roots, MaxVersion: tls.VersionTLS11, MinVersion: tls.VersionTLS10}); err == nil {
 		t.Error("TLS 1.1 is accepted")
 	}
+	if c, err := listenerCertificate(web); err != nil || !c.Equal(first) {
+		t.Errorf("the certificate that the metric tells of: %v, %v", c, err)
+	}
 	second := certificate(t, dir, "second")
 	roots.AddCert(second)
 	if got, err := get(&tls.Config{RootCAs: roots}); err != nil || !got.Equal(second) {
