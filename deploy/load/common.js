@@ -59,16 +59,18 @@ function note(ok, r) {
   console.error(`${r.request.method} ${r.url}: ${r.status} ${r.error} ${String(r.body).slice(0, 300)}`);
 }
 
-export function nativeQuery(body) {
+// nativeQuery asks one question. A wide one goes over a whole region's series, and has a
+// floor of its own: what the others select is what a panel or an alert selects.
+export function nativeQuery(body, wide) {
   const r = http.post(`${base}/api/v1/query`, JSON.stringify(body), {
-    headers: headers('application/json'), tags: { name: 'native-query' },
+    headers: headers('application/json'), tags: { name: wide ? 'native-query-wide' : 'native-query' },
   });
   note(check(r, { 'query answered': (x) => x.status === 200 && x.json('results') !== undefined }), r);
 }
 
-export function promQL(query) {
+export function promQL(query, wide) {
   const r = http.get(`${base}/api/v1/query?query=${encodeURIComponent(query)}`, {
-    headers: headers('application/x-www-form-urlencoded'), tags: { name: 'promql' },
+    headers: headers('application/x-www-form-urlencoded'), tags: { name: wide ? 'promql-wide' : 'promql' },
   });
   note(check(r, { 'PromQL answered': (x) => x.status === 200 && x.json('status') === 'success' }), r);
 }
@@ -76,6 +78,15 @@ export function promQL(query) {
 // seed writes what the queries read.
 export function seed() {
   for (let i = 0; i < 10; i++) write(2000, i);
+}
+
+// queryFloors are the floors of the queries with a name, and of the wide ones beside them.
+export function queryFloors(name) {
+  return {
+    request_errors: ['rate==0'],
+    [`http_req_duration{name:${name}}`]: [`p(95)<${__ENV.FLOOR_QUERY_P95 || 100}`],
+    [`http_req_duration{name:${name}-wide}`]: [`p(95)<${__ENV.FLOOR_WIDE_P95 || 100}`],
+  };
 }
 
 // options returns k6 options: so many VUs for DURATION, and the floors.
@@ -93,8 +104,12 @@ export function summary(title, data) {
   const written = value('metrics_written', 'rate');
   if (written) lines.push(`metrics/s   ${written.toFixed(0)}`);
   lines.push(`requests/s  ${(value('http_reqs', 'rate') || 0).toFixed(0)}`);
-  const ms = (key) => `${(value('http_req_duration', key) || 0).toFixed(1)} ms`;
-  lines.push(`latency     p50 ${ms('med')}  p95 ${ms('p(95)')}  p99 ${ms('p(99)')}`);
+  // Of each kind of request that has a floor; of all where none has.
+  const kinds = Object.keys(data.metrics).filter((m) => m.startsWith('http_req_duration{name:'));
+  for (const kind of kinds.length ? kinds : ['http_req_duration']) {
+    const ms = (key) => `${(value(kind, key) || 0).toFixed(1)} ms`;
+    lines.push(`latency     p50 ${ms('med')}  p95 ${ms('p(95)')}  p99 ${ms('p(99)')}  ${kind.replace(/.*name:|}/g, '')}`);
+  }
   lines.push(`errors      ${(100 * (value('request_errors', 'rate') || 0)).toFixed(3)} %`);
   for (const [name, m] of Object.entries(data.metrics)) {
     for (const [floor, t] of Object.entries(m.thresholds || {})) lines.push(`${t.ok ? 'PASS' : 'FAIL'}        ${name} ${floor}`);

@@ -2,7 +2,7 @@
 import * as load from './common.js';
 
 const duration = __ENV.DURATION || '20s';
-const floor = Number(__ENV.FLOOR_METRICS || 10000);
+const floor = Number(__ENV.FLOOR_MIXED || __ENV.FLOOR_METRICS || 10000);
 const batch = Number(__ENV.BATCH || 500);
 
 export const options = {

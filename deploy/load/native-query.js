@@ -1,11 +1,8 @@
-// Native queries over what setup wrote: an aggregate by customer, one customer's
+// Native queries over what setup wrote: an aggregate by customer (wide), one customer's
 // percentile over time, and raw points.
 import * as load from './common.js';
 
-export const options = load.options(4, {
-  request_errors: ['rate==0'],
-  'http_req_duration{name:native-query}': [`p(95)<${__ENV.FLOOR_QUERY_P95 || 100}`],
-});
+export const options = load.options(__ENV.QUERY_VUS || 4, load.queryFloors('native-query'));
 
 const range = { relative: '1h' };
 const queries = [
@@ -19,7 +16,8 @@ export function setup() {
 }
 
 export default function () {
-  load.nativeQuery(queries[__ITER % queries.length]());
+  const i = __ITER % queries.length;
+  load.nativeQuery(queries[i](), i === 0);
 }
 
 export function handleSummary(data) {

@@ -2,8 +2,8 @@
 # Runs every load script against a Luminate of its own, on a free port and an empty
 # folder, or against LUMINATE_URL where that is set. Usage: run.sh K6 LUMINATE [script...]
 # BACKEND=clickhouse starts a ClickHouse too (luminate-bench beside LUMINATE knows how) and
-# asks for its floors. DURATION, VUS, WRITE_VUS, BATCH, FLOOR_METRICS, FLOOR_WRITE_P95 and
-# FLOOR_QUERY_P95 (ms) go to the scripts.
+# asks for its floors. DURATION, VUS, WRITE_VUS, QUERY_VUS, BATCH, FLOOR_METRICS and FLOOR_MIXED
+# (metrics/s), FLOOR_WRITE_P95, FLOOR_QUERY_P95 and FLOOR_WIDE_P95 (ms) go to the scripts.
 set -euo pipefail
 k6=$1 luminate=$2
 shift 2
@@ -31,8 +31,11 @@ if [ -z "${LUMINATE_URL:-}" ]; then
     done
     storage=(--storage.backend clickhouse --storage.clickhouse.dsn "$(cat "$dir/dsn")")
     # Blocks are what ClickHouse takes well, and an answer waits for its block: more
-    # writers with larger requests than on Badger.
-    export FLOOR_METRICS=${FLOOR_METRICS:-100000} BATCH=${BATCH:-2000} WRITE_VUS=${WRITE_VUS:-16}
+    # writers with larger requests than on Badger. One reader: the engine takes a core and
+    # more for a query, so with four the figure would be the queue of this machine. Beside
+    # readers and the engine the writers get what two cores have left.
+    export FLOOR_METRICS=${FLOOR_METRICS:-100000} BATCH=${BATCH:-2000} WRITE_VUS=${WRITE_VUS:-16} QUERY_VUS=${QUERY_VUS:-1}
+    export FLOOR_MIXED=${FLOOR_MIXED:-20000} FLOOR_WIDE_P95=${FLOOR_WIDE_P95:-1000}
   fi
   # Port 0: the system picks a free one, and the log tells which.
   "$luminate" serve --server.listen 127.0.0.1:0 "${storage[@]}" --log.format json 2>"$log" &
