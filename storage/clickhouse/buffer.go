@@ -71,6 +71,7 @@ type lane struct {
 	open               *block // nil: no row waits
 	inFlight           int
 	lastSent, lastDone time.Time
+	late               time.Duration // how long after lastDone a sender is waited for
 	// expected is how many requests the open block may get soon: those that waited when
 	// the last block was answered, and one of each sender who had that answer.
 	expected int
@@ -98,7 +99,9 @@ type buffer struct {
 // maxLanes bounds the lanes that are remembered: a backfill has one for each day.
 const maxLanes = 10_000
 
-// late is how long after the last answer a sender is waited for.
+// late is how long after the last answer a sender is waited for at least. Where blocks
+// take long it is half of what the last one took: what is gained by a sender's rows is
+// the cost of another block.
 const late = 10 * time.Millisecond
 
 func newBuffer(cfg Config, send func(*block)) *buffer {
@@ -197,7 +200,7 @@ func (b *buffer) planLocked(l *lane) {
 	}
 	due := l.lastSent.Add(time.Duration(b.age.Load()))
 	if open.requests < l.expected {
-		due = later(due, l.lastDone.Add(late))
+		due = later(due, l.lastDone.Add(l.late))
 	}
 	if l.inFlight > 0 {
 		due = later(due, open.opened.Add(b.maxAge))
@@ -236,7 +239,8 @@ func (b *buffer) sealLocked(l *lane) {
 	if open.timer != nil {
 		open.timer.Stop()
 	}
-	l.open, l.lastSent = nil, time.Now()
+	sent := time.Now()
+	l.open, l.lastSent = nil, sent
 	l.inFlight++
 	b.senders.Go(func() {
 		b.send(open)
@@ -248,6 +252,7 @@ func (b *buffer) sealLocked(l *lane) {
 		b.queued -= open.count
 		l.inFlight--
 		l.lastDone, l.expected = time.Now(), open.requests
+		l.late = min(max(late, l.lastDone.Sub(sent)/2), b.maxAge)
 		if l.open != nil {
 			l.expected += l.open.requests
 		}

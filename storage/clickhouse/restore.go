@@ -41,9 +41,8 @@ func Restore(ctx context.Context, cfg Config, m *Manifest, force bool, log *slog
 	if len(m.Shards) != len(o.shards) {
 		return r, storage.Errorf(storage.KindInvalid, "restore", "the backup has %d shards, the configuration %d", len(m.Shards), len(o.shards))
 	}
-	// Version 1 has the same columns and keys, so its rows go into the present tables.
-	if m.SchemaVersion != schemaVersion && m.SchemaVersion != "1" {
-		return r, storage.Errorf(storage.KindInvalid, "restore", "the backup has schema version %s, this program knows 1 to %s", m.SchemaVersion, schemaVersion)
+	if !slices.Contains(restorableVersions, m.SchemaVersion) {
+		return r, storage.Errorf(storage.KindInvalid, "restore", "the backup has schema version %s, this program knows %s", m.SchemaVersion, strings.Join(restorableVersions, ", "))
 	}
 	if err := o.sameBackup(ctx, m); err != nil {
 		return r, translate(ctx, "restore", err)

@@ -10,7 +10,11 @@ import (
 )
 
 // schemaVersion is stored in table meta; a schema of a later version is refused.
-const schemaVersion = "2"
+const schemaVersion = "3"
+
+// restorableVersions are those whose tables have the same columns and keys: a restore
+// makes the tables of schemaVersion and fills them.
+var restorableVersions = []string{"1", "2", schemaVersion}
 
 // tables lists the tables in the order of their creation.
 var tables = []string{"meta", "samples", "histograms", "exemplars", "series", "metric_meta", "retention", "deletes", "notes"}
@@ -24,6 +28,10 @@ var distributed = []string{"samples", "histograms", "exemplars", "series"}
 var migrations = []string{
 	// 2: parts that lack the index are read; what is written and merged from now on has it.
 	"ALTER TABLE samples{{.OnCluster}} ADD INDEX IF NOT EXISTS image_index image TYPE minmax GRANULARITY 1",
+	// 3: what merges leave from now on.
+	"ALTER TABLE samples{{.OnCluster}} MODIFY SETTING {{.Merges}}",
+	"ALTER TABLE histograms{{.OnCluster}} MODIFY SETTING {{.Merges}}",
+	"ALTER TABLE series{{.OnCluster}} MODIFY SETTING {{.Merges}}",
 }
 
 // ddl fills the templates of schema.sql.
@@ -75,6 +83,9 @@ func (d ddl) ImageCodec() string { return "Delta, ZSTD(1)" }
 // LabelIndex is the skip index of label pairs. DESIGN.md has the figures.
 func (d ddl) LabelIndex() string { return "text(tokenizer = 'array')" }
 
+// Merges are the settings of merging of the large tables. DESIGN.md has the figures.
+func (d ddl) Merges() string { return "merge_selector_base = 10" }
+
 // SchemaPrint returns the statements that create the schema, in order.
 func SchemaPrint(cfg Config) ([]string, error) {
 	if err := cfg.Validate(); err != nil {
@@ -91,7 +102,7 @@ func SchemaPrint(cfg Config) ([]string, error) {
 		}
 	}
 	for _, m := range migrations {
-		out = append(out, strings.ReplaceAll(m, "{{.OnCluster}}", d.OnCluster()))
+		out = append(out, strings.NewReplacer("{{.OnCluster}}", d.OnCluster(), "{{.Merges}}", d.Merges()).Replace(m))
 	}
 	return out, nil
 }

@@ -22,7 +22,7 @@ CREATE TABLE IF NOT EXISTS samples{{.OnCluster}} (
 PARTITION BY (retention_days, toDate32(ts))
 ORDER BY (tenant, metric, loc, series_id, ts)
 TTL if(retention_days = 0, toDateTime('2106-01-01 00:00:00'), toDateTime(least(toUnixTimestamp64Milli(ts) DIV 1000 + retention_days * 86400, 4294967295)))
-SETTINGS ttl_only_drop_parts = 1, {{.Dedup}}{{.Fsync}}
+SETTINGS ttl_only_drop_parts = 1, {{.Merges}}, {{.Dedup}}{{.Fsync}}
 
 -- name: histograms
 CREATE TABLE IF NOT EXISTS histograms{{.OnCluster}} (
@@ -39,7 +39,7 @@ CREATE TABLE IF NOT EXISTS histograms{{.OnCluster}} (
 PARTITION BY (retention_days, toDate32(ts))
 ORDER BY (tenant, metric, loc, series_id, ts, digest)
 TTL if(retention_days = 0, toDateTime('2106-01-01 00:00:00'), toDateTime(least(toUnixTimestamp64Milli(ts) DIV 1000 + retention_days * 86400, 4294967295)))
-SETTINGS ttl_only_drop_parts = 1, {{.Dedup}}{{.Fsync}}
+SETTINGS ttl_only_drop_parts = 1, {{.Merges}}, {{.Dedup}}{{.Fsync}}
 
 -- name: exemplars
 CREATE TABLE IF NOT EXISTS exemplars{{.OnCluster}} (
@@ -74,7 +74,7 @@ CREATE TABLE IF NOT EXISTS series{{.OnCluster}} (
 PARTITION BY (retention_days, intDiv(day, 7))
 ORDER BY (tenant, metric, loc, series_id, day)
 TTL if(retention_days = 0, toDateTime('2106-01-01 00:00:00'), toDateTime(least((toInt64(day) + 1 + retention_days) * 86400, 4294967295)))
-SETTINGS ttl_only_drop_parts = 1, {{.Dedup}}{{.Fsync}}
+SETTINGS ttl_only_drop_parts = 1, {{.Merges}}, {{.Dedup}}{{.Fsync}}
 
 -- name: notes
 CREATE TABLE IF NOT EXISTS notes{{.OnCluster}} (
