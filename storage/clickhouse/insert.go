@@ -30,8 +30,14 @@ func (s *Store) insertBlock(ctx context.Context, sh *shard, statement, token str
 	defer sh.write.put(c)
 	stop := context.AfterFunc(ctx, c.interrupt)
 	defer stop()
+	settings := insertSettings(token)
+	for k, v := range c.pool.opts.Settings { // of the DSN, such as insert_quorum
+		if _, ours := settings[k]; !ours {
+			settings[k] = v
+		}
+	}
 	rows := 0
-	err = c.doColumns(ctx, ch.Query{Body: statement + " FORMAT Native", Settings: columnSettings(insertSettings(token)), Input: columns}, &rows)
+	err = c.doColumns(ctx, ch.Query{Body: statement + " FORMAT Native", Settings: columnSettings(settings), Input: columns}, &rows)
 	if err != nil {
 		c.resetColumns() // after an exception too: part of the block may be on the way still
 	}

@@ -5,9 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/ClickHouse/ch-go/proto"
+	"github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -85,36 +88,99 @@ func TestASmallBufferChangesNothing(t *testing.T) {
 }
 
 // TestDeadlineAndCancelStopTheServer: the statement is gone from the server soon after
-// its request is.
+// its request is, by whichever client it is read, before its first rows and between two
+// blocks of them.
 func TestDeadlineAndCancelStopTheServer(t *testing.T) {
 	s := openFor(t, func(*Config) {})
-	const slow = "SELECT sum(sleepEachRow(0.01)) FROM numbers(100000) GROUP BY number % 5 SETTINGS max_block_size = 10"
-	for kind, limit := range map[storage.Kind]func(context.Context) (context.Context, context.CancelFunc){
-		storage.KindTimeout: func(ctx context.Context) (context.Context, context.CancelFunc) {
-			return context.WithTimeout(ctx, 200*time.Millisecond)
-		},
-		storage.KindCanceled: func(ctx context.Context) (context.Context, context.CancelFunc) {
-			ctx, cancel := context.WithCancel(ctx)
-			time.AfterFunc(200*time.Millisecond, cancel)
-			return ctx, cancel
-		},
-	} {
-		ctx, cancel := limit(t.Context())
-		err := translate(ctx, "test", s.each(ctx, s.home(), slow, nil, func(driver.Rows) error { return nil }))
-		cancel()
-		if storage.KindOf(err) != kind {
-			t.Fatalf("got %v, want %s", err, kind)
-		}
-		for running := uint64(1); running > 0; {
-			err := s.each(t.Context(), s.home(), "SELECT count() FROM system.processes WHERE query LIKE '%sleepEachRow(0.01)) FROM numbers(100000) GROUP BY number % 5%' AND query NOT LIKE '%system.processes%'", nil,
-				func(r driver.Rows) error { return r.Scan(&running) })
-			if err != nil {
-				t.Fatal(err)
+	byRows := func(ctx context.Context, sql string) error {
+		return s.each(ctx, s.home(), sql, nil, func(driver.Rows) error { return nil })
+	}
+	byColumns := func(ctx context.Context, sql string) error {
+		var x proto.ColUInt64
+		return s.columns(ctx, s.home(), sql, nil, proto.Results{{Name: "x", Data: &x}}, func(int) error { x.Reset(); return nil })
+	}
+	const sum, stream = "SELECT sum(sleepEachRow(0.01)) AS x FROM numbers(100000) GROUP BY number % 5", "SELECT number + sleepEachRow(0.001) AS x FROM numbers(1000000)"
+	for i, c := range []struct {
+		read func(context.Context, string) error
+		sql  string
+	}{{byRows, sum}, {byColumns, sum}, {byColumns, stream}} {
+		for _, kind := range []storage.Kind{storage.KindTimeout, storage.KindCanceled} {
+			mark := fmt.Sprintf("priority = %d", 1000+10*i+int(kind)) // tells this statement from others
+			ctx, cancel := context.WithCancel(t.Context())
+			if kind == storage.KindTimeout {
+				ctx, cancel = context.WithTimeout(t.Context(), 200*time.Millisecond)
 			}
-			if t.Context().Err() != nil {
-				t.Fatal("the statement still runs")
+			timer := time.AfterFunc(200*time.Millisecond, cancel)
+			if kind == storage.KindTimeout {
+				timer.Stop()
 			}
+			err := translate(ctx, "test", c.read(ctx, c.sql+" SETTINGS max_block_size = 10, "+mark))
+			cancel()
+			if storage.KindOf(err) != kind {
+				t.Fatalf("%s: got %v, want %s", c.sql, err, kind)
+			}
+			ended := time.Now()
+			waitGone(t, s, mark)
+			t.Logf("%s, %s: gone from the server %s after its request", kind, c.sql, time.Since(ended))
 		}
+	}
+}
+
+// waitGone returns when no statement with the mark runs on the server.
+func waitGone(t *testing.T, s *Store, mark string) {
+	t.Helper()
+	for running := uint64(1); running > 0; {
+		err := s.each(t.Context(), s.home(), "SELECT count() FROM system.processes WHERE query LIKE '%"+mark+"%' AND query NOT LIKE '%system.processes%'", nil,
+			func(r driver.Rows) error { return r.Scan(&running) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if t.Context().Err() != nil {
+			t.Fatal("the statement still runs")
+		}
+	}
+}
+
+// TestSettingsOfTheDSNGoWithBlocks: what the DSN asks for, such as a quorum, holds for
+// inserted blocks too.
+func TestSettingsOfTheDSNGoWithBlocks(t *testing.T) {
+	s := openFor(t, func(*Config) {})
+	fillSome(t, s, time.Now().UnixMilli())
+	s.home().write.opts.Settings = clickhouse.Settings{"no_such_setting_of_the_dsn": 1}
+	var b storage.Batch
+	b.Add(storage.LabelsFromStrings(storage.MetricName, "m", "i", "0"), storage.Sample{T: time.Now().UnixMilli(), V: 1})
+	_, err := s.Append(t.Context(), storage.MustTenant("a"), &b)
+	if err == nil || !strings.Contains(err.Error(), "no_such_setting_of_the_dsn") {
+		t.Fatalf("got %v, want the server's refusal", err)
+	}
+}
+
+// TestSchemaIsMigrated: a database of the version before gets what is new, once.
+func TestSchemaIsMigrated(t *testing.T) {
+	s := openFor(t, func(*Config) {})
+	for _, table := range []string{"samples", "histograms", "series"} {
+		if err := s.exec(t.Context(), s.home(), "ALTER TABLE "+table+" RESET SETTING merge_selector_base", nil, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.insert(t.Context(), s.home(), render("write/insert_meta", nil), newToken(), []any{[]string{"schema_version"}, []string{"1"}}); err != nil {
+		t.Fatal(err)
+	}
+	missing, err := SchemaDiff(t.Context(), s.cfg)
+	if err != nil || len(missing) != len(migrations) {
+		t.Fatalf("missing before: %q, %v", missing, err)
+	}
+	if err := SchemaApply(t.Context(), s.cfg); err != nil {
+		t.Fatal(err)
+	}
+	if missing, err = SchemaDiff(t.Context(), s.cfg); err != nil || len(missing) != 0 {
+		t.Fatalf("missing afterwards: %q, %v", missing, err)
+	}
+	n := uint64(0)
+	err = s.each(t.Context(), s.home(), "SELECT count() FROM system.tables WHERE database = currentDatabase() AND engine_full LIKE '%merge_selector_base = 10%'", nil,
+		func(r driver.Rows) error { return r.Scan(&n) })
+	if err != nil || n != 3 {
+		t.Fatalf("%d tables have the setting, %v", n, err)
 	}
 }
 
