@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	chgo "github.com/ClickHouse/clickhouse-go/v2"
+
 	"github.com/luminate/luminate/storage"
 	"github.com/luminate/luminate/storage/clickhouse"
 	"github.com/luminate/luminate/storage/clickhouse/chtest"
@@ -242,4 +244,65 @@ func TestBackupIsRefusedOrCancelled(t *testing.T) {
 	if _, err := s.Backup(ctx, &bytes.Buffer{}); storage.KindOf(err) != storage.KindCanceled {
 		t.Fatalf("a cancelled backup: %v", err)
 	}
+}
+
+// TestRunningBackupIsCancelled: a BACKUP that is on its way ends on the server when its
+// request does, and leaves no stages.
+func TestRunningBackupIsCancelled(t *testing.T) {
+	server := chtest.Start(t)
+	dsn := server.Database(t)
+	cfg := testConfig(dsn + "?max_backup_bandwidth=2000")
+	cfg.BackupTo = "File('" + server.Folder(t) + "')"
+	s, now := open(t, testConfig(dsn)), time.Now().UnixMilli()
+	storagetest.MustAppend(t, s, "a", batchOf(now, 200, 50))
+	c := connectTo(t, dsn)
+	number := func(query string) (n uint64) {
+		t.Helper()
+		if err := c.QueryRow(t.Context(), query).Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	const running, cancelled = "SELECT count() FROM system.backups WHERE status = 'CREATING_BACKUP'", "SELECT count() FROM system.backups WHERE status = 'BACKUP_CANCELLED'"
+	before := number(cancelled)
+	slow := open(t, cfg)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() {
+		_, err := slow.Backup(ctx, &bytes.Buffer{})
+		ended <- err
+	}()
+	for number(running) == 0 {
+		select {
+		case err := <-ended:
+			t.Fatalf("the backup ended before it could be cancelled: %v", err)
+		default:
+		}
+	}
+	cancel()
+	if err := <-ended; storage.KindOf(err) != storage.KindCanceled {
+		t.Fatalf("a cancelled backup: %v", err)
+	}
+	if n, m := number(running), number(cancelled)-before; n != 0 || m != 1 {
+		t.Fatalf("%d backups run still, %d were cancelled, want 0 and 1", n, m)
+	}
+	if n := number("SELECT count() FROM system.tables WHERE database = currentDatabase() AND name LIKE 'luminate_backup_%'"); n != 0 {
+		t.Fatalf("%d stages are left", n)
+	}
+	wantTotals(t, s, now, batchOf(now, 200, 50))
+}
+
+func connectTo(t *testing.T, dsn string) chgo.Conn {
+	t.Helper()
+	o, err := chgo.ParseDSN(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := chgo.Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c
 }

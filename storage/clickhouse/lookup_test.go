@@ -1,6 +1,8 @@
 package clickhouse_test
 
 import (
+	"fmt"
+	"maps"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -63,4 +65,51 @@ func TestLookUpsOfOtherProcesses(t *testing.T) {
 	want(here, "three", "one", "three")
 	later()
 	want(there, "three", "one", "three")
+}
+
+// TestRosterLearnsOfOtherProcesses: an evaluation that keeps a metric's series in memory
+// counts what another process stored, deleted and stored again since.
+func TestRosterLearnsOfOtherProcesses(t *testing.T) {
+	chtest.Start(t)
+	cfg := testConfig(chtest.DSN(t))
+	here, there := open(t, cfg), open(t, cfg)
+	here.UseRosters(1)
+	now := time.Now().UnixMilli()
+	write := func(s storage.Store, zone string, from, to int) {
+		t.Helper()
+		var b storage.Batch
+		for i := from; i < to; i++ {
+			b.Add(storage.LabelsFromStrings(storage.MetricName, "m", "serial", fmt.Sprint(i), "zone", zone), storage.Sample{T: now, V: 1})
+		}
+		storagetest.MustAppend(t, s, "a", &b)
+	}
+	want := func(zones map[string]float64) {
+		t.Helper()
+		r, err := here.Evaluate(t.Context(), storage.MustTenant("a"), storage.Grid{
+			Matchers: []*storage.Matcher{storagetest.Eq(storage.MetricName, "m")}, Start: now, End: now, Window: 60_000,
+			Func: storage.FuncLast, Aggregates: []storage.Aggregate{{Op: storage.AggCount}}, Grouping: []string{"zone"},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := map[string]float64{}
+		for _, g := range r.Groups {
+			got[g.Labels.Get("zone")] = g.Values[0][0]
+		}
+		if !maps.Equal(got, zones) {
+			t.Fatalf("got %v, want %v", got, zones)
+		}
+	}
+	write(here, "north", 0, 50)
+	want(map[string]float64{"north": 50})
+	write(there, "north", 50, 60)
+	write(there, "south", 60, 67)
+	want(map[string]float64{"north": 60, "south": 7})
+	south := storage.Selection{Matchers: []*storage.Matcher{storagetest.Eq("zone", "south")}, MinT: now - 1000, MaxT: now + 1000}
+	if _, err := there.Delete(t.Context(), storage.MustTenant("a"), south); err != nil {
+		t.Fatal(err)
+	}
+	want(map[string]float64{"north": 60})
+	write(there, "south", 60, 65)
+	want(map[string]float64{"north": 60, "south": 5})
 }
