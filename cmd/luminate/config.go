@@ -85,6 +85,13 @@ type ClickHouseConfig struct {
 
 	MaxEvaluateBytes int64 `koanf:"maxEvaluateBytes" doc:"Memory that one evaluation inside the storage may hold."`
 	MaxRosterBytes   int64 `koanf:"maxRosterBytes" doc:"Memory for the series lists of large metrics, which are kept between evaluations; about 25 bytes a series and 4 more for each selection and grouping."`
+
+	MaxBufferedRows   int           `koanf:"maxBufferedRows" doc:"Rows that may wait for ClickHouse, about 50 bytes each; further writes are refused with 503 and Retry-After."`
+	QueryTimeout      time.Duration `koanf:"queryTimeout" doc:"Longest time of one statement on ClickHouse; a request's own deadline may be earlier."`
+	MaxQueryMemory    int64         `koanf:"maxQueryMemory" doc:"Memory of one statement on ClickHouse (max_memory_usage), in bytes; 0 leaves it to the server."`
+	MaxRowsToRead     int64         `koanf:"maxRowsToRead" doc:"Rows that one statement may read on ClickHouse; 0 leaves it to the server."`
+	MaxResultRows     int64         `koanf:"maxResultRows" doc:"Rows that one statement may bring back; 0 leaves it to the server."`
+	MaxSelectedSeries int           `koanf:"maxSelectedSeries" doc:"Series whose labels one query may hold in memory."`
 }
 
 // AuthConfig sets authentication; it is on as soon as a key is configured.
@@ -185,6 +192,8 @@ func DefaultConfig() Config {
 				MigrateSchema: true, FlushRows: 100_000, FlushAge: 20 * time.Millisecond, RetentionDays: 30,
 				DiscoveryCacheBytes: 32 << 20, DiscoveryCacheAge: 5 * time.Second,
 				MaxEvaluateBytes: 512 << 20, MaxRosterBytes: 128 << 20,
+				MaxBufferedRows: 2_000_000, QueryTimeout: time.Minute, MaxQueryMemory: 8 << 30,
+				MaxRowsToRead: 20_000_000_000, MaxResultRows: 500_000_000, MaxSelectedSeries: 5_000_000,
 			},
 		},
 		Auth:    AuthConfig{Leeway: 30 * time.Second},
@@ -241,6 +250,8 @@ func (c *Config) Validate() error {
 		"query.lookback": int64(c.Query.Lookback), "write.maxDecodedBytes": c.Write.MaxDecodedBytes,
 		"limits.reload":              int64(c.Limits.Reload),
 		"metrics.selfScrapeInterval": int64(c.Metrics.SelfScrapeInterval), "storage.clickhouse.discoveryCacheAge": int64(c.Storage.ClickHouse.DiscoveryCacheAge),
+		"storage.clickhouse.maxBufferedRows": int64(c.Storage.ClickHouse.MaxBufferedRows), "storage.clickhouse.queryTimeout": int64(c.Storage.ClickHouse.QueryTimeout),
+		"storage.clickhouse.maxSelectedSeries": int64(c.Storage.ClickHouse.MaxSelectedSeries),
 	} {
 		if v <= 0 {
 			bad(key, "must be positive, it is %d", v)
@@ -248,7 +259,8 @@ func (c *Config) Validate() error {
 	}
 	for key, v := range map[string]int64{
 		"limits.processes": int64(c.Limits.Processes), "storage.badger.discoveryCacheBytes": c.Storage.Badger.DiscoveryCacheBytes,
-		"storage.clickhouse.discoveryCacheBytes": c.Storage.ClickHouse.DiscoveryCacheBytes,
+		"storage.clickhouse.discoveryCacheBytes": c.Storage.ClickHouse.DiscoveryCacheBytes, "storage.clickhouse.maxQueryMemory": c.Storage.ClickHouse.MaxQueryMemory,
+		"storage.clickhouse.maxRowsToRead": c.Storage.ClickHouse.MaxRowsToRead, "storage.clickhouse.maxResultRows": c.Storage.ClickHouse.MaxResultRows,
 	} {
 		if v < 0 {
 			bad(key, "must not be negative, it is %d", v)

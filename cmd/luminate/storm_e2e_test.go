@@ -3,11 +3,9 @@
 package main
 
 import (
-	"fmt"
 	"io"
 	"net/http"
 	"net/url"
-	"os"
 	"regexp"
 	"strconv"
 	"strings"
@@ -159,22 +157,4 @@ func TestQueryStorm(t *testing.T) {
 	if peak > 3*limit {
 		t.Errorf("the process took %d MiB", peak>>20)
 	}
-}
-
-// peakMemory returns a process's greatest resident size in bytes.
-func peakMemory(t *testing.T, pid int) int {
-	t.Helper()
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	found := regexp.MustCompile(`VmHWM:\s+(\d+) kB`).FindSubmatch(b)
-	if found == nil {
-		t.Fatal("no VmHWM")
-	}
-	kib, err := strconv.Atoi(string(found[1]))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return kib << 10
 }

@@ -70,6 +70,8 @@ func clickhouseConfig(cfg *Config) clickhouse.Config {
 	c.FlushRows, c.FlushAge, c.BackupTo, c.CAFile = from.FlushRows, from.FlushAge, from.BackupTo, from.CAFile
 	c.DiscoveryCacheBytes, c.DiscoveryCacheAge = from.DiscoveryCacheBytes, from.DiscoveryCacheAge
 	c.MaxEvaluateBytes, c.MaxRosterBytes = from.MaxEvaluateBytes, from.MaxRosterBytes
+	c.MaxBufferedRows, c.QueryTimeout, c.MaxSelectedSeries = from.MaxBufferedRows, from.QueryTimeout, from.MaxSelectedSeries
+	c.MaxQueryMemory, c.MaxRowsToRead, c.MaxResultRows = from.MaxQueryMemory, from.MaxRowsToRead, from.MaxResultRows
 	return c
 }
 
