@@ -156,7 +156,7 @@ func randomLabels(r *rand.Rand) storage.Labels {
 	if r.IntN(3) == 0 {
 		m["zone"] = string(rune('a'+r.IntN(4))) + "\x00" + string(rune('a'+r.IntN(2)))
 	}
-	return storage.LabelsFromMap(m)
+	return storage.LabelsFromPrometheus(labels.FromMap(m))
 }
 
 func fillRandom(t testing.TB, r *rand.Rand, m *Mem, n int) *naive {
