@@ -74,7 +74,8 @@ func TestQueuedQueries(t *testing.T) {
 			}
 			third, stopThird := q.start()
 			defer stopThird()
-			refused, waiting := answered{}, second
+			var refused answered
+			waiting := second
 			select { // which of the two came first is free
 			case refused = <-second:
 				waiting = third
