@@ -197,6 +197,16 @@ func LabelsFromStrings(pairs ...string) Labels {
 	return ls
 }
 
+// LabelsFromMap builds Labels from a map; empty values are left out.
+func LabelsFromMap(m map[string]string) Labels {
+	var b LabelsBuilder
+	for k, v := range m {
+		b.Add(k, v)
+	}
+	ls, _ := b.AppendTo(nil) // a map has no duplicate names
+	return ls
+}
+
 // LabelsBuilder collects pairs in any order and writes them in canonical form.
 // The zero value is ready; it keeps the strings it is given until Reset.
 type LabelsBuilder struct{ pairs []labelPair }

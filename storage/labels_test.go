@@ -15,7 +15,7 @@ func TestLabelsRoundTripThroughPrometheus(t *testing.T) {
 		{"__name__": "up", "job": "a", "Upper": "B", "zz": strings.Repeat("x", 70_000)},
 		{"a": "1", "ab": "2", "b": "", "ü": "日本"},
 	} {
-		ls := labelsFromMap(m)
+		ls := LabelsFromMap(m)
 		if err := ls.Validate(); err != nil {
 			t.Fatalf("%v: %v", m, err)
 		}
@@ -102,16 +102,6 @@ func TestLabelsBuilderSortsAndRefusesDuplicates(t *testing.T) {
 	}
 }
 
-// labelsFromMap builds Labels from a map; empty values are left out.
-func labelsFromMap(m map[string]string) Labels {
-	var b LabelsBuilder
-	for k, v := range m {
-		b.Add(k, v)
-	}
-	ls, _ := b.AppendTo(nil) // a map has no duplicate names
-	return ls
-}
-
 func FuzzLabels(f *testing.F) {
 	f.Add([]byte{})
 	f.Add([]byte(LabelsFromStrings("a", "b", "c", "d")))
@@ -143,7 +133,7 @@ func FuzzLabels(f *testing.F) {
 func FuzzCompareLabels(f *testing.F) {
 	f.Add("a", "1", "b", "2", "a", "1", "c", "2")
 	f.Fuzz(func(t *testing.T, a, b, c, d, e, g, h, i string) {
-		x, y := labelsFromMap(map[string]string{a: b, c: d}), labelsFromMap(map[string]string{e: g, h: i})
+		x, y := LabelsFromMap(map[string]string{a: b, c: d}), LabelsFromMap(map[string]string{e: g, h: i})
 		if x.Validate() != nil || y.Validate() != nil {
 			return
 		}
