@@ -185,17 +185,19 @@ func (s *Store) schemaApply(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	create, migrate := all[:len(all)-len(migrations)], all[len(all)-len(migrations):]
 	for _, sh := range s.shards {
-		for _, stmt := range all {
-			if err := s.exec(ctx, sh, stmt, nil, nil); err != nil {
-				return translate(ctx, "schema", fmt.Errorf("%.60s…: %w", stmt, err))
-			}
+		if err := s.execAll(ctx, sh, create); err != nil {
+			return translate(ctx, "schema", err)
 		}
 		version, err := s.metaValue(ctx, sh, "schema_version")
 		if err != nil {
 			return translate(ctx, "schema", err)
 		}
 		if version != schemaVersion {
+			if err := s.execAll(ctx, sh, migrate); err != nil {
+				return translate(ctx, "schema", err)
+			}
 			keys, values := []string{"schema_version"}, []string{schemaVersion}
 			if version == "" {
 				keys, values = append(keys, "locality_label"), append(values, s.cfg.LocalityLabel)
@@ -203,6 +205,16 @@ func (s *Store) schemaApply(ctx context.Context) error {
 			if err := s.insert(ctx, sh, render("write/insert_meta", nil), newToken(), []any{keys, values}); err != nil {
 				return translate(ctx, "schema", err)
 			}
+		}
+	}
+	return nil
+}
+
+// execAll runs statements of the schema.
+func (s *Store) execAll(ctx context.Context, sh *shard, statements []string) error {
+	for _, stmt := range statements {
+		if err := s.exec(ctx, sh, stmt, nil, nil); err != nil {
+			return fmt.Errorf("%.60s…: %w", stmt, err)
 		}
 	}
 	return nil
