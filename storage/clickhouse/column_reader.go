@@ -209,7 +209,9 @@ func columnSettings(set clickhouse.Settings) []ch.Setting {
 	for k, v := range set {
 		out = append(out, ch.Setting{Key: k, Value: fmt.Sprint(v), Important: true})
 	}
-	return out
+	// Parts from before schema 3 have statistics; loading them cost twice the rest of a
+	// selective statement. A server that does not know the setting ignores it.
+	return append(out, ch.Setting{Key: "use_statistics", Value: "0"})
 }
 
 // columnParams writes a statement's values as the server reads them: the text of the

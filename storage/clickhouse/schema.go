@@ -83,8 +83,9 @@ func (d ddl) ImageCodec() string { return "Delta, ZSTD(1)" }
 // LabelIndex is the skip index of label pairs. DESIGN.md has the figures.
 func (d ddl) LabelIndex() string { return "text(tokenizer = 'array')" }
 
-// Merges are the settings of merging of the large tables. DESIGN.md has the figures.
-func (d ddl) Merges() string { return "merge_selector_base = 10" }
+// Merges are the settings of merging of the large tables, which need no statistics of their
+// columns. DESIGN.md has the figures.
+func (d ddl) Merges() string { return "merge_selector_base = 10, auto_statistics_types = ''" }
 
 // SchemaPrint returns the statements that create the schema, in order.
 func SchemaPrint(cfg Config) ([]string, error) {

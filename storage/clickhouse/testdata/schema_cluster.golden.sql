@@ -20,7 +20,7 @@ CREATE TABLE IF NOT EXISTS samples ON CLUSTER `metrics` (
 PARTITION BY (retention_days, toDate32(ts))
 ORDER BY (tenant, metric, loc, series_id, ts)
 TTL if(retention_days = 0, toDateTime('2106-01-01 00:00:00'), toDateTime(least(toUnixTimestamp64Milli(ts) DIV 1000 + retention_days * 86400, 4294967295)))
-SETTINGS ttl_only_drop_parts = 1, merge_selector_base = 10, replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 14400;
+SETTINGS ttl_only_drop_parts = 1, merge_selector_base = 10, auto_statistics_types = '', replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 14400;
 
 CREATE TABLE IF NOT EXISTS histograms ON CLUSTER `metrics` (
     tenant         LowCardinality(String),
@@ -36,7 +36,7 @@ CREATE TABLE IF NOT EXISTS histograms ON CLUSTER `metrics` (
 PARTITION BY (retention_days, toDate32(ts))
 ORDER BY (tenant, metric, loc, series_id, ts, digest)
 TTL if(retention_days = 0, toDateTime('2106-01-01 00:00:00'), toDateTime(least(toUnixTimestamp64Milli(ts) DIV 1000 + retention_days * 86400, 4294967295)))
-SETTINGS ttl_only_drop_parts = 1, merge_selector_base = 10, replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 14400;
+SETTINGS ttl_only_drop_parts = 1, merge_selector_base = 10, auto_statistics_types = '', replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 14400;
 
 CREATE TABLE IF NOT EXISTS exemplars ON CLUSTER `metrics` (
     tenant         LowCardinality(String),
@@ -69,7 +69,7 @@ CREATE TABLE IF NOT EXISTS series ON CLUSTER `metrics` (
 PARTITION BY (retention_days, intDiv(day, 7))
 ORDER BY (tenant, metric, loc, series_id, day)
 TTL if(retention_days = 0, toDateTime('2106-01-01 00:00:00'), toDateTime(least((toInt64(day) + 1 + retention_days) * 86400, 4294967295)))
-SETTINGS ttl_only_drop_parts = 1, merge_selector_base = 10, replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 14400;
+SETTINGS ttl_only_drop_parts = 1, merge_selector_base = 10, auto_statistics_types = '', replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 14400;
 
 CREATE TABLE IF NOT EXISTS metric_meta ON CLUSTER `metrics` (
     tenant  LowCardinality(String),
@@ -129,8 +129,8 @@ ENGINE = Distributed('metrics', currentDatabase(), 'series', cityHash64(series_i
 
 ALTER TABLE samples ON CLUSTER `metrics` ADD INDEX IF NOT EXISTS image_index image TYPE minmax GRANULARITY 1;
 
-ALTER TABLE samples ON CLUSTER `metrics` MODIFY SETTING merge_selector_base = 10;
+ALTER TABLE samples ON CLUSTER `metrics` MODIFY SETTING merge_selector_base = 10, auto_statistics_types = '';
 
-ALTER TABLE histograms ON CLUSTER `metrics` MODIFY SETTING merge_selector_base = 10;
+ALTER TABLE histograms ON CLUSTER `metrics` MODIFY SETTING merge_selector_base = 10, auto_statistics_types = '';
 
-ALTER TABLE series ON CLUSTER `metrics` MODIFY SETTING merge_selector_base = 10;
+ALTER TABLE series ON CLUSTER `metrics` MODIFY SETTING merge_selector_base = 10, auto_statistics_types = '';

@@ -20,7 +20,7 @@ CREATE TABLE IF NOT EXISTS samples (
 PARTITION BY (retention_days, toDate32(ts))
 ORDER BY (tenant, metric, loc, series_id, ts)
 TTL if(retention_days = 0, toDateTime('2106-01-01 00:00:00'), toDateTime(least(toUnixTimestamp64Milli(ts) DIV 1000 + retention_days * 86400, 4294967295)))
-SETTINGS ttl_only_drop_parts = 1, merge_selector_base = 10, non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1;
+SETTINGS ttl_only_drop_parts = 1, merge_selector_base = 10, auto_statistics_types = '', non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1;
 
 CREATE TABLE IF NOT EXISTS histograms (
     tenant         LowCardinality(String),
@@ -36,7 +36,7 @@ CREATE TABLE IF NOT EXISTS histograms (
 PARTITION BY (retention_days, toDate32(ts))
 ORDER BY (tenant, metric, loc, series_id, ts, digest)
 TTL if(retention_days = 0, toDateTime('2106-01-01 00:00:00'), toDateTime(least(toUnixTimestamp64Milli(ts) DIV 1000 + retention_days * 86400, 4294967295)))
-SETTINGS ttl_only_drop_parts = 1, merge_selector_base = 10, non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1;
+SETTINGS ttl_only_drop_parts = 1, merge_selector_base = 10, auto_statistics_types = '', non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1;
 
 CREATE TABLE IF NOT EXISTS exemplars (
     tenant         LowCardinality(String),
@@ -69,7 +69,7 @@ CREATE TABLE IF NOT EXISTS series (
 PARTITION BY (retention_days, intDiv(day, 7))
 ORDER BY (tenant, metric, loc, series_id, day)
 TTL if(retention_days = 0, toDateTime('2106-01-01 00:00:00'), toDateTime(least((toInt64(day) + 1 + retention_days) * 86400, 4294967295)))
-SETTINGS ttl_only_drop_parts = 1, merge_selector_base = 10, non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1;
+SETTINGS ttl_only_drop_parts = 1, merge_selector_base = 10, auto_statistics_types = '', non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1;
 
 CREATE TABLE IF NOT EXISTS metric_meta (
     tenant  LowCardinality(String),
@@ -117,8 +117,8 @@ SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000;
 
 ALTER TABLE samples ADD INDEX IF NOT EXISTS image_index image TYPE minmax GRANULARITY 1;
 
-ALTER TABLE samples MODIFY SETTING merge_selector_base = 10;
+ALTER TABLE samples MODIFY SETTING merge_selector_base = 10, auto_statistics_types = '';
 
-ALTER TABLE histograms MODIFY SETTING merge_selector_base = 10;
+ALTER TABLE histograms MODIFY SETTING merge_selector_base = 10, auto_statistics_types = '';
 
-ALTER TABLE series MODIFY SETTING merge_selector_base = 10;
+ALTER TABLE series MODIFY SETTING merge_selector_base = 10, auto_statistics_types = '';
