@@ -36,7 +36,7 @@ func (e *evaluation) load(ctx context.Context) error {
 func (e *evaluation) loadShard(ctx context.Context, sh *shard) (*part, error) {
 	if e.sel.one && onlyMetric(e.sel.matchers) {
 		// The roster of a large metric is there already, mostly.
-		if s := e.s.rosters.peek(e.rosterKey(sh)); s.roster != nil && len(s.roster.ids) >= e.s.fewSeries {
+		if s := e.s.rosters.peek(e.rosterKey(sh)); s.roster != nil && len(s.roster.ids) >= e.fewLimit() {
 			return e.loadWhole(ctx, sh)
 		}
 	}
@@ -45,6 +45,15 @@ func (e *evaluation) loadShard(ctx context.Context, sh *shard) (*part, error) {
 		return few, err
 	}
 	return e.loadWhole(ctx, sh)
+}
+
+// fewLimit is up to how many series of one metric are named by id. All series of a metric
+// are read as a whole from fewer on: thousands of ids cost more than its key's range.
+func (e *evaluation) fewLimit() int {
+	if onlyMetric(e.sel.matchers) {
+		return min(e.s.fewSeries, estimatedSeries)
+	}
+	return e.s.fewSeries
 }
 
 func (e *evaluation) rosterKey(sh *shard) rosterKey {
@@ -97,7 +106,7 @@ func (g *grouper) number(labels []byte) uint32 {
 func (e *evaluation) loadFew(ctx context.Context, sh *shard) (*part, error) {
 	limit := e.s.cfg.MaxSelectedSeries
 	if e.sel.one {
-		limit = e.s.fewSeries
+		limit = e.fewLimit()
 	}
 	if found, ok := storage.ScratchOf(ctx).Find(scratchOf(e.sel)); ok {
 		if rows, ok := found.([]seriesRow); ok && len(rows) <= limit {
