@@ -2,35 +2,38 @@ package clickhouse_test
 
 import (
 	"fmt"
+	"log/slog"
 	"math"
 	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/prometheus/tsdb/tsdbutil"
 
 	"github.com/luminate/luminate/storage"
+	"github.com/luminate/luminate/storage/badger"
 	"github.com/luminate/luminate/storage/clickhouse"
 	"github.com/luminate/luminate/storage/clickhouse/chtest"
 	"github.com/luminate/luminate/storage/storagetest"
 )
 
 // TestShardsAnswerAsOne runs random selections and grids over one shard and over two,
-// which are two engines, and compares them with the model.
+// which are two engines, and over Badger, and compares them with the model.
 func TestShardsAnswerAsOne(t *testing.T) {
 	one := open(t, testConfig(chtest.DSN(t)))
 	second := chtest.Own(t)
 	two := open(t, testConfig(chtest.DSN(t), second.Database(t)))
 	model := storagetest.NewModel()
-	stores := []storage.Store{one, two}
+	stores := []storage.Store{one, two, openBadger(t)}
 	now := time.Now().Truncate(time.Minute).UnixMilli()
 	rng := rand.New(rand.NewPCG(21, 22))
 	b := mixedBatch(rng, now)
 	for _, s := range append(stores, model) {
 		storagetest.MustAppend(t, s, "a", b)
 	}
-	for i := range 20 {
+	for i := range 60 {
 		ms := randomMatchers(rng)
 		sel := storage.Selection{Matchers: ms, MinT: now - rng.Int64N(700_000), MaxT: now - rng.Int64N(50_000)}
 		if sel.MinT > sel.MaxT {
@@ -49,11 +52,27 @@ func TestShardsAnswerAsOne(t *testing.T) {
 			if err != nil {
 				t.Fatalf("store %d: grid %d %+v: %v", n, i, grid, err)
 			}
-			if d := storagetest.DiffGrids(got, want, 1e-11); d != "" {
+			if d := storagetest.DiffGrids(got, want, 1e-12); d != "" {
 				t.Fatalf("store %d: grid %d %+v: %s", n, i, grid, d)
 			}
 		}
 	}
+}
+
+func openBadger(t *testing.T) storage.Store {
+	t.Helper()
+	cfg := badger.DefaultConfig()
+	cfg.Dir, cfg.RetentionDays, cfg.MinFreeBytes = t.TempDir(), 0, 0
+	db, err := badger.Open(cfg, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	if err != nil {
+		t.Fatalf("open: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
+	return db
 }
 
 // mixedBatch has counters, gauges and constants, resets, NaN, infinities and markers.
