@@ -48,8 +48,11 @@ func New(store storage.Store, cfg Config, log *slog.Logger, reg prometheus.Regis
 	g := newGate(cfg.MaxConcurrent, cfg.MaxQueued)
 	a := &API{
 		store: store, cfg: cfg, log: log, now: time.Now, compress: compress,
-		metrics:  newMetrics(reg, g),
-		parser:   parser.NewParser(parser.Options{EnableExperimentalFunctions: cfg.ExperimentalFunctions}),
+		metrics: newMetrics(reg, g),
+		parser: &boundedParser{
+			Parser: parser.NewParser(parser.Options{EnableExperimentalFunctions: cfg.ExperimentalFunctions}),
+			bounds: bounds{textBytes: cfg.MaxTextBytes, depth: cfg.MaxDepth, regexBytes: cfg.MaxRegexBytes},
+		},
 		features: features.NewRegistry(),
 		queryable: NewQueryable(store, QueryableOptions{
 			Tenant: tenancy.TenantOf, MaxSeries: cfg.MaxSeries, MaxSamples: cfg.maxSelected(),

@@ -34,6 +34,9 @@ type Config struct {
 	// MaxResultSeries bounds the answer of series and the names and values of
 	// labels that one answer holds, 0 = no bound.
 	MaxResultSeries int
+	// MaxTextBytes bounds the text of a query or selector, MaxDepth how deeply a query
+	// nests expressions, MaxRegexBytes each of its regexes; 0 = no bound.
+	MaxTextBytes, MaxDepth, MaxRegexBytes int
 	// ExperimentalFunctions lets the parser accept Prometheus's experimental
 	// functions (its feature flag promql-experimental-functions).
 	ExperimentalFunctions bool
@@ -71,6 +74,9 @@ func DefaultConfig() Config {
 		MaxSamples:        50_000_000,
 		MaxPoints:         11_000,
 		MaxResultSeries:   5_000_000,
+		MaxTextBytes:      64 << 10,
+		MaxDepth:          1000,
+		MaxRegexBytes:     4 << 10,
 		Planner:           true,
 		PlannerMinSeries:  200,
 		PlannerMinSamples: 20_000,
@@ -91,8 +97,8 @@ func (c *Config) Validate() error {
 	positive("subqueryStep", int64(c.SubqueryStep))
 	positive("maxSamples", int64(c.MaxSamples))
 	positive("maxPoints", int64(c.MaxPoints))
-	if c.MaxQueued < 0 || c.MaxSeries < 0 || c.MaxResultSeries < 0 {
-		errs = append(errs, errors.New("promql: maxQueued, maxSeries and maxResultSeries must not be negative"))
+	if min(c.MaxQueued, c.MaxSeries, c.MaxResultSeries, c.MaxTextBytes, c.MaxDepth, c.MaxRegexBytes) < 0 {
+		errs = append(errs, errors.New("promql: maxQueued, maxSeries, maxResultSeries, maxTextBytes, maxDepth and maxRegexBytes must not be negative"))
 	}
 	return errors.Join(errs...)
 }

@@ -70,6 +70,7 @@ type ReadConfig struct {
 	MaxDecodedBytes int64 // of the request, decompressed
 	MaxQueries      int   // in one request
 	MaxSamples      int   // in a SAMPLES answer to one query; histograms count as one
+	MaxRegexBytes   int   // of one matcher's regex, 0 = no bound
 	MaxFrameBytes   int   // of a frame of the streamed response, about
 	Concurrency     int   // requests served at once; others wait
 	// StartTimestamps streams the start timestamps of samples that have any, in chunks
@@ -113,6 +114,7 @@ func DefaultConfig() Config {
 			MaxDecodedBytes: 32 << 20,
 			MaxQueries:      1000,
 			MaxSamples:      5e7,
+			MaxRegexBytes:   4 << 10,
 			MaxFrameBytes:   1 << 20,
 			Concurrency:     10,
 		},

@@ -11,6 +11,7 @@ import (
 	"strconv"
 
 	"github.com/golang/snappy"
+	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/prompb"
 	promremote "github.com/prometheus/prometheus/storage/remote"
 
@@ -135,12 +136,26 @@ func (a *API) decodeRead(r *http.Request) (queries []readQuery, chunked bool, er
 	}
 	for i, q := range req.Queries {
 		rq, err := toReadQuery(q)
+		if err == nil {
+			err = a.checkRegexes(rq.selection.Matchers)
+		}
 		if err != nil {
 			return nil, false, storage.Errorf(storage.KindInvalid, "", "query %d: %w", i, err)
 		}
 		queries = append(queries, rq)
 	}
 	return queries, responseType == prompb.ReadRequest_STREAMED_XOR_CHUNKS, nil
+}
+
+// checkRegexes refuses regexes that are too long.
+func (a *API) checkRegexes(ms []*storage.Matcher) error {
+	most := a.cfg.Read.MaxRegexBytes
+	for _, m := range ms {
+		if regex := m.Type == labels.MatchRegexp || m.Type == labels.MatchNotRegexp; regex && most > 0 && len(m.Value) > most {
+			return fmt.Errorf("regex of label %q has %d bytes, at most %d are allowed (query.maxRegexBytes)", m.Name, len(m.Value), most)
+		}
+	}
+	return nil
 }
 
 // toReadQuery builds the selection of a query. Of the hints the time range is used,

@@ -350,6 +350,8 @@ func TestReadRefusals(t *testing.T) {
 	one := query(from, to, storagetest.Eq("__name__", "m"), storagetest.Eq("i", "1"))
 	badRegex := query(from, to)
 	badRegex.Matchers = []*prompb.LabelMatcher{{Type: prompb.LabelMatcher_RE, Name: "a", Value: "("}}
+	longRegex := query(from, to)
+	longRegex.Matchers = []*prompb.LabelMatcher{{Type: prompb.LabelMatcher_NRE, Name: "a", Value: strings.Repeat("x", 4095) + ".*"}}
 	badType := query(from, to)
 	badType.Matchers = []*prompb.LabelMatcher{{Type: 9, Name: "a", Value: "b"}}
 	for _, tc := range []struct {
@@ -362,6 +364,7 @@ func TestReadRefusals(t *testing.T) {
 		{"queries", readBodyOf(t, &prompb.ReadRequest{Queries: []*prompb.Query{one, one, one}}), 413, "3 queries, at most 2"},
 		{"response type", readBodyOf(t, &prompb.ReadRequest{AcceptedResponseTypes: []prompb.ReadRequest_ResponseType{7}}), 400, "does not support any of the requested response types"},
 		{"regex", readBodyOf(t, &prompb.ReadRequest{Queries: []*prompb.Query{one, badRegex}}), 400, "query 1: error parsing regexp"},
+		{"long regex", readBodyOf(t, &prompb.ReadRequest{Queries: []*prompb.Query{longRegex}}), 400, "query 0: regex of label \"a\" has 4097 bytes, at most 4096 are allowed (query.maxRegexBytes)"},
 		{"matcher type", readBodyOf(t, &prompb.ReadRequest{Queries: []*prompb.Query{badType}}), 400, "invalid matcher type"},
 		{"not snappy", []byte("hello"), 400, "snappy"},
 		{"broken protobuf", snappy.Encode(nil, []byte{0x0a, 0x05, 0x01}), 400, "decode"},

@@ -132,6 +132,9 @@ type QueryConfig struct {
 	MaxResultSeries     int           `koanf:"maxResultSeries" doc:"Series, names or values in one answer of series and labels; 0 is no bound."`
 	MaxSamples          int           `koanf:"maxSamples" doc:"Samples that one PromQL query may hold in memory."`
 	MaxSeries           int           `koanf:"maxSeries" doc:"Series that one query may select; 0 is no bound."`
+	MaxTextBytes        int           `koanf:"maxTextBytes" doc:"Longest text of a PromQL query or selector; 0 is no bound."`
+	MaxDepth            int           `koanf:"maxDepth" doc:"How deeply a PromQL query may nest expressions; 0 is no bound."`
+	MaxRegexBytes       int           `koanf:"maxRegexBytes" doc:"Longest regex of a matcher of a PromQL query, a selector or a remote read; 0 is no bound."`
 	Lookback            time.Duration `koanf:"lookback" doc:"How old the newest sample of an instant selector may be."`
 	Planner             bool          `koanf:"planner" doc:"Evaluate what the storage can do inside the storage."`
 	MemoryBytes         int64         `koanf:"memoryBytes" doc:"Memory that all running queries together may reserve (PromQL, native, remote read), one at most half of it; 0 is half of what the process may use, by GOMEMLIMIT where it is set."`
@@ -200,7 +203,7 @@ func DefaultConfig() Config {
 		Tenancy: TenancyConfig{Header: "X-Scope-OrgID", Default: "default", Create: "auto"},
 		Limits:  LimitsConfig{Mode: "enforce", Reload: 10 * time.Second},
 		Query: QueryConfig{
-			Timeout: 2 * time.Minute, MaxConcurrent: 20, MaxQueued: 500, MaxResultSeries: 5_000_000, MaxSamples: 50_000_000, Lookback: 5 * time.Minute, Planner: true,
+			Timeout: 2 * time.Minute, MaxConcurrent: 20, MaxQueued: 500, MaxResultSeries: 5_000_000, MaxSamples: 50_000_000, MaxTextBytes: 64 << 10, MaxDepth: 1000, MaxRegexBytes: 4 << 10, Lookback: 5 * time.Minute, Planner: true,
 			ReadGate: 10, ReadSamples: 50_000_000,
 		},
 		Write:   WriteConfig{MaxDecodedBytes: 32 << 20, MaxInFlightBytes: 256 << 20},
@@ -258,6 +261,7 @@ func (c *Config) Validate() error {
 		}
 	}
 	for key, v := range map[string]int64{
+		"query.maxTextBytes": int64(c.Query.MaxTextBytes), "query.maxDepth": int64(c.Query.MaxDepth), "query.maxRegexBytes": int64(c.Query.MaxRegexBytes),
 		"limits.processes": int64(c.Limits.Processes), "storage.badger.discoveryCacheBytes": c.Storage.Badger.DiscoveryCacheBytes,
 		"storage.clickhouse.discoveryCacheBytes": c.Storage.ClickHouse.DiscoveryCacheBytes, "storage.clickhouse.maxQueryMemory": c.Storage.ClickHouse.MaxQueryMemory,
 		"storage.clickhouse.maxRowsToRead": c.Storage.ClickHouse.MaxRowsToRead, "storage.clickhouse.maxResultRows": c.Storage.ClickHouse.MaxResultRows,

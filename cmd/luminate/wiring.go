@@ -89,6 +89,7 @@ func remoteConfig(cfg *Config, g *guards, refusals *native.Refusals) remote.Conf
 	c, l := remote.DefaultConfig(), g.limiter
 	c.Memory = g.memory
 	c.MaxBodyBytes, c.MaxDecodedBytes, c.MaxInFlightBytes = cfg.Server.MaxBodyBytes, cfg.Write.MaxDecodedBytes, cfg.Write.MaxInFlightBytes
+	c.Read.MaxRegexBytes = cfg.Query.MaxRegexBytes
 	c.Read.Concurrency, c.Read.MaxSamples, c.Read.StartTimestamps = cfg.Query.ReadGate, cfg.Query.ReadSamples, cfg.Query.ReadStartTimestamps
 	c.OTLP.TranslationStrategy = otlptranslator.TranslationStrategyOption(cfg.OTLP.TranslationStrategy)
 	c.OTLP.PromoteResourceAttributes = cfg.OTLP.PromoteAttributes
@@ -118,6 +119,7 @@ func promqlConfig(cfg *Config, g *guards) promql.Config {
 	c.Timeout, c.MaxConcurrent, c.LookbackDelta = cfg.Query.Timeout, cfg.Query.MaxConcurrent, cfg.Query.Lookback
 	c.MaxSamples, c.MaxSeries, c.Planner = cfg.Query.MaxSamples, cfg.Query.MaxSeries, cfg.Query.Planner
 	c.MaxQueued, c.MaxResultSeries = cfg.Query.MaxQueued, cfg.Query.MaxResultSeries
+	c.MaxTextBytes, c.MaxDepth, c.MaxRegexBytes = cfg.Query.MaxTextBytes, cfg.Query.MaxDepth, cfg.Query.MaxRegexBytes
 	c.Info = promql.Info{
 		Version: version, Started: time.Now(), Retention: fmt.Sprintf("%dd", retentionDays(cfg)),
 		Flags: flagValues(cfg), ConfigYAML: func() string { return renderConfig(cfg) },
