@@ -3,13 +3,20 @@ package storage
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 )
 
 // Scratch is what a store keeps for one request of a user: what one of its calls found
 // out and a later one can use, such as the series that Estimate looked up when Select
 // asks for the same. It lives as long as the request, so what it says is as of the
 // request. It is safe for concurrent use.
-type Scratch struct{ found sync.Map }
+type Scratch struct {
+	found sync.Map
+	bytes atomic.Int64
+}
+
+// maxScratchBytes bounds what a request keeps: a query may have a thousand selectors.
+const maxScratchBytes = 8 << 20
 
 type scratchKey struct{}
 
@@ -24,9 +31,10 @@ func ScratchOf(ctx context.Context) *Scratch {
 	return s
 }
 
-// Keep stores what was found. The key's type belongs to the store, as with a context's.
-func (s *Scratch) Keep(key, found any) {
-	if s != nil {
+// Keep stores what was found, of about so many bytes, unless the scratch is full. The
+// key's type belongs to the store, as with a context's.
+func (s *Scratch) Keep(key, found any, bytes int64) {
+	if s != nil && s.bytes.Add(bytes) <= maxScratchBytes {
 		s.found.Store(key, found)
 	}
 }

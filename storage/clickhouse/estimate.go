@@ -69,7 +69,11 @@ func (s *Store) estimate(ctx context.Context, sel selection, e *storage.Estimate
 	rows, err := s.findSeries(ctx, "estimate", sel, estimatedSeries)
 	switch {
 	case err == nil:
-		storage.ScratchOf(ctx).Keep(scratchOf(sel), rows)
+		bytes := int64(0)
+		for _, r := range rows {
+			bytes += int64(len(r.labels)) + 80
+		}
+		storage.ScratchOf(ctx).Keep(scratchOf(sel), rows, bytes)
 		e.Series = uint64(len(rows))
 	case errors.Is(err, errManySeries):
 		if e.Series, err = s.countSeries(ctx, sel); err != nil {
