@@ -112,7 +112,7 @@ func (s *Store) findShardSeries(ctx context.Context, sh *shard, sel selection, l
 					continue // hidden by the metric's retention
 				}
 			}
-			if len(out) >= limit {
+			if len(out) > limit { // one more is let through, so that the connection stays
 				return errManySeries
 			}
 			row.labels = storage.Labels(labels.Row(i))
@@ -120,6 +120,9 @@ func (s *Store) findShardSeries(ctx context.Context, sh *shard, sel selection, l
 		}
 		return nil
 	})
+	if err == nil && len(out) > limit {
+		err = errManySeries
+	}
 	return out, err
 }
 
