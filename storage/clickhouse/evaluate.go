@@ -141,24 +141,28 @@ func (e *evaluation) run(ctx context.Context) (res *storage.GridResult, err erro
 	if err := e.s.onShards(ctx, e.checkMarkers); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	refused := make(chan error, 1)
 	go func() {
 		err := e.s.onShards(ctx, e.check)
 		if err != nil {
-			cancel()
+			cancel(err)
 		}
 		refused <- err
 	}()
 	if res, err = e.read(ctx); err != nil {
-		cancel()
+		cancel(err)
 	}
-	// A refusal cuts the read off, which then says that the connection was closed.
-	if why := <-refused; why != nil && (err == nil || storage.KindOf(why) == storage.KindUnsupported) {
+	why := <-refused
+	if err != nil {
+		// Whoever fails first cuts the other off, which then says that its connection was closed.
+		return nil, context.Cause(ctx)
+	}
+	if why != nil {
 		return nil, why
 	}
-	return res, err
+	return res, nil
 }
 
 // read evaluates the series.
