@@ -43,6 +43,11 @@ func TestTenantIsolationOnClickHouse(t *testing.T) {
 		pairs = append(pairs, [4]string{x, x + tail, tail + x, tail + "\\'%_\x00"})
 	}
 	for i, p := range pairs {
-		t.Run(fmt.Sprint(i), func(t *testing.T) { isolated(t, store, p[0], p[1], p[2], p[3]) })
+		t.Run(fmt.Sprint(i), func(t *testing.T) {
+			if !canBeStored(p[0], p[1], p[2], p[3]) {
+				t.Fatalf("%q cannot be stored: nothing is tried", p)
+			}
+			isolated(t, store, p[0], p[1], p[2], p[3])
+		})
 	}
 }
