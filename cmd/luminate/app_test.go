@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -31,6 +32,30 @@ func TestFailedStartLeavesNoMark(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(dir, runningFile)); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the mark of a running process is left: %v", err)
 	}
+}
+
+// TestExposedListenerWarns: a listener that everybody may use is written out in the
+// configuration, and told in the log at every start.
+func TestExposedListenerWarns(t *testing.T) {
+	f := func(listen string, secret string, want bool) {
+		t.Helper()
+		var out bytes.Buffer
+		cfg := DefaultConfig()
+		cfg.Server.Listen, cfg.Server.AllowUnauthenticated, cfg.Auth.JWTSecret = listen, true, secret
+		cfg.Server.DrainDelay, cfg.Storage.Badger.Dir = 0, t.TempDir()
+		stopped, stop := context.WithCancel(t.Context())
+		stop() // it starts, and drains at once
+		if err := serve(stopped, &cfg, slog.New(slog.NewTextHandler(&out, nil)), nil); err != nil {
+			t.Fatalf("%s: %v", listen, err)
+		}
+		if got := strings.Contains(out.String(), "level=WARN msg=\"authentication is off"); got != want {
+			t.Errorf("%s: warned is %t, want %t:\n%s", listen, got, want, &out)
+		}
+	}
+	f("0.0.0.0:0", "", true)
+	f(":0", "", true)
+	f("127.0.0.1:0", "", false)
+	f("0.0.0.0:0", strings.Repeat("s", 32), false)
 }
 
 // closingStore is a store whose Close fails.

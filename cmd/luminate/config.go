@@ -286,11 +286,15 @@ func (c *Config) validateListen() error {
 	if err != nil {
 		return fmt.Errorf("server.listen: %w", err)
 	}
-	if c.authConfigured() || c.Server.AllowUnauthenticated || isLoopback(host) {
+	if c.Server.AllowUnauthenticated || !c.exposed(host) {
 		return nil
 	}
 	return fmt.Errorf("server.listen: %q is not a loopback address and authentication is off: configure a key (auth.jwtSecretFile, auth.jwtPublicKeyFile or auth.jwksURL), or set server.allowUnauthenticated: true", c.Server.Listen)
 }
+
+// exposed tells whether a listener on host lets others than this machine in without
+// authentication.
+func (c *Config) exposed(host string) bool { return !c.authConfigured() && !isLoopback(host) }
 
 // isLoopback tells whether a listener on host is reachable from this machine
 // only. An empty host is every address.

@@ -86,6 +86,9 @@ func serve(ctx context.Context, cfg *Config, log *slog.Logger, bound func(net.Ad
 		return appErr
 	}, func(error) { cancelApp() })
 	log.Info("luminate starts", "version", version, "listen", ln.Addr().String(), "backend", cfg.Storage.Backend, "tenants", tenantMode(cfg))
+	if host, _, err := net.SplitHostPort(cfg.Server.Listen); err == nil && cfg.exposed(host) {
+		log.Warn("authentication is off and server.allowUnauthenticated is set: whoever reaches the port can read, write and delete", "listen", ln.Addr().String())
+	}
 	err = g.Run()
 	if errors.Is(err, errDrained) {
 		err = nil
