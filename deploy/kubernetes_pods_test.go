@@ -210,6 +210,12 @@ func TestEveryPodIsConfined(t *testing.T) {
 	for _, dir := range overlays {
 		for _, o := range build(t, dir) {
 			switch o := o.(type) {
+			case *corev1.Namespace:
+				for _, mode := range []string{"enforce", "warn"} {
+					if got := o.Labels["pod-security.kubernetes.io/"+mode]; got != "restricted" {
+						t.Errorf("%s: namespace %s: pod security: %s is %q", dir, o.Name, mode, got)
+					}
+				}
 			case *corev1.Secret:
 				t.Errorf("%s: Secret %s is in the repository", dir, o.Name)
 			case *appsv1.StatefulSet:
@@ -236,6 +242,10 @@ func checkConfined(t *testing.T, where string, p *corev1.PodSpec) {
 	}
 	if !isFalse(p.AutomountServiceAccountToken) || p.HostNetwork || p.HostPID || p.HostIPC {
 		t.Errorf("%s: the pod has a token or a namespace of its host", where)
+	}
+	// A Service named luminate would set LUMINATE_PORT and others in every pod beside it.
+	if !isFalse(p.EnableServiceLinks) {
+		t.Errorf("%s: the pod gets variables of the namespace's Services", where)
 	}
 	for _, c := range slices.Concat(p.InitContainers, p.Containers) {
 		own := c.SecurityContext

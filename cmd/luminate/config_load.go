@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"reflect"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -195,7 +196,7 @@ func readEnv(env []string, keys []configKey) (map[string]any, error) {
 			byName[n] = k.Key
 		}
 	}
-	values := map[string]any{}
+	values, services := map[string]any{}, linkedServices(env)
 	var errs []error
 	for _, kv := range env {
 		name, value, _ := strings.Cut(kv, "=")
@@ -203,6 +204,9 @@ func readEnv(env []string, keys []configKey) (map[string]any, error) {
 			continue
 		}
 		key, ok := byName[name]
+		if !ok && isServiceLink(name, services) {
+			continue
+		}
 		if !ok {
 			asKey := strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(name, envPrefix), "_", "."))
 			errs = append(errs, fmt.Errorf("environment: unknown variable %s%s", name, nearest(asKey, keys)))
@@ -212,6 +216,34 @@ func readEnv(env []string, keys []configKey) (map[string]any, error) {
 	}
 	return values, errors.Join(errs...)
 }
+
+// linkedServices returns the prefixes of the variables that Kubernetes sets for each
+// Service of a pod's namespace: a Service named luminate makes LUMINATE_SERVICE_HOST,
+// LUMINATE_PORT and more, unless the pod says enableServiceLinks: false.
+func linkedServices(env []string) []string {
+	var prefixes []string
+	for _, kv := range env {
+		name, _, _ := strings.Cut(kv, "=")
+		if prefix, ok := strings.CutSuffix(name, "SERVICE_HOST"); ok {
+			prefixes = append(prefixes, prefix)
+		}
+	}
+	if !slices.Contains(prefixes, "KUBERNETES_") {
+		return nil // not in a pod
+	}
+	return prefixes
+}
+
+// isServiceLink tells whether name is one of a linked Service's variables.
+func isServiceLink(name string, services []string) bool {
+	return slices.ContainsFunc(services, func(prefix string) bool {
+		rest, ok := strings.CutPrefix(name, prefix)
+		return ok && (rest == "SERVICE_HOST" || rest == "PORT" || strings.HasPrefix(rest, "SERVICE_PORT") || portLink.MatchString(rest))
+	})
+}
+
+// portLink is the end of a variable for one port of a Service.
+var portLink = regexp.MustCompile(`^PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?$`)
 
 // changedFlags returns the flags that the command line sets.
 func changedFlags(fs *pflag.FlagSet) map[string]any {

@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -107,6 +108,31 @@ func TestListeningBeyondLoopback(t *testing.T) {
 	f("server:\n  listen: 0.0.0.0:8080\nauth:\n  jwtSecretFile: /x\n")
 	f("server:\n  listen: '[::1]:8080'\n")
 	f("server:\n  listen: localhost:8080\n")
+}
+
+// TestServiceLinks: what Kubernetes sets in a pod for a Service named luminate is no
+// setting of ours, and hides no misspelt one.
+func TestServiceLinks(t *testing.T) {
+	pod := []string{"KUBERNETES_SERVICE_HOST=10.96.0.1", "KUBERNETES_PORT=tcp://10.96.0.1:443", "LUMINATE_SERVER_LISTEN=127.0.0.1:2"}
+	links := []string{
+		"LUMINATE_SERVICE_HOST=10.96.145.78", "LUMINATE_SERVICE_PORT=8080", "LUMINATE_SERVICE_PORT_HTTP=8080", "LUMINATE_PORT=tcp://10.96.145.78:8080",
+		"LUMINATE_PORT_8080_TCP=tcp://10.96.145.78:8080", "LUMINATE_PORT_8080_TCP_PROTO=tcp", "LUMINATE_PORT_8080_TCP_PORT=8080", "LUMINATE_PORT_8080_TCP_ADDR=10.96.145.78",
+		"LUMINATE_READ_SERVICE_HOST=10.96.0.9", "LUMINATE_READ_PORT=tcp://10.96.0.9:80",
+	}
+	cfg, _, err := load(t, "", slices.Concat(pod, links))
+	if err != nil || cfg.Server.Listen != "127.0.0.1:2" {
+		t.Fatalf("in a pod: %q, %v", cfg.Server.Listen, err)
+	}
+	f := func(env []string, want string) {
+		t.Helper()
+		if _, _, err := load(t, "", env); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v", env, err)
+		}
+	}
+	f(links[:4], "LUMINATE_SERVICE_PORT_HTTP") // not in a pod
+	f(append(pod, "LUMINATE_PORT=1"), "LUMINATE_PORT")
+	f(slices.Concat(pod, links, []string{"LUMINATE_SERVER_LISTENN=1"}), "LUMINATE_SERVER_LISTENN")
+	f(slices.Concat(pod, links, []string{"LUMINATE_PORTS=1"}), "LUMINATE_PORTS")
 }
 
 func TestRenamedKeyWarns(t *testing.T) {
