@@ -158,6 +158,11 @@ func TestSettingsOfTheDSNGoWithBlocks(t *testing.T) {
 // TestSchemaIsMigrated: a database of the version before gets what is new, once.
 func TestSchemaIsMigrated(t *testing.T) {
 	s := openFor(t, func(*Config) {})
+	for _, table := range []string{"samples", "histograms", "exemplars"} {
+		if err := s.exec(t.Context(), s.home(), "ALTER TABLE "+table+" MODIFY COLUMN ts CODEC(DoubleDelta, ZSTD(1))", nil, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for _, table := range []string{"samples", "histograms", "series"} {
 		if err := s.exec(t.Context(), s.home(), "ALTER TABLE "+table+" RESET SETTING merge_selector_base", nil, nil); err != nil {
 			t.Fatal(err)
@@ -181,6 +186,11 @@ func TestSchemaIsMigrated(t *testing.T) {
 		func(r driver.Rows) error { return r.Scan(&n) })
 	if err != nil || n != 3 {
 		t.Fatalf("%d tables have the setting, %v", n, err)
+	}
+	err = s.each(t.Context(), s.home(), "SELECT count() FROM system.columns WHERE database = currentDatabase() AND name = 'ts' AND compression_codec = 'CODEC(Delta(8), ZSTD(1))'", nil,
+		func(r driver.Rows) error { return r.Scan(&n) })
+	if err != nil || n != 3 {
+		t.Fatalf("%d tables have the codec of times, %v", n, err)
 	}
 }
 

@@ -10,11 +10,11 @@ import (
 )
 
 // schemaVersion is stored in table meta; a schema of a later version is refused.
-const schemaVersion = "3"
+const schemaVersion = "4"
 
 // restorableVersions are those whose tables have the same columns and keys: a restore
 // makes the tables of schemaVersion and fills them.
-var restorableVersions = []string{"1", "2", schemaVersion}
+var restorableVersions = []string{"1", "2", "3", schemaVersion}
 
 // tables lists the tables in the order of their creation.
 var tables = []string{"meta", "samples", "histograms", "exemplars", "series", "metric_meta", "retention", "deletes", "notes"}
@@ -32,6 +32,10 @@ var migrations = []string{
 	"ALTER TABLE samples{{.OnCluster}} MODIFY SETTING {{.Merges}}",
 	"ALTER TABLE histograms{{.OnCluster}} MODIFY SETTING {{.Merges}}",
 	"ALTER TABLE series{{.OnCluster}} MODIFY SETTING {{.Merges}}",
+	// 4: parts keep the codec that they were written with until a merge takes them.
+	"ALTER TABLE samples{{.OnCluster}} MODIFY COLUMN ts CODEC({{.TimeCodec}})",
+	"ALTER TABLE histograms{{.OnCluster}} MODIFY COLUMN ts CODEC({{.TimeCodec}})",
+	"ALTER TABLE exemplars{{.OnCluster}} MODIFY COLUMN ts CODEC({{.TimeCodec}})",
 }
 
 // ddl fills the templates of schema.sql.
@@ -80,6 +84,9 @@ func (d ddl) Fsync() string {
 // ImageCodec compresses the value's image. DESIGN.md has the figures.
 func (d ddl) ImageCodec() string { return "Delta, ZSTD(1)" }
 
+// TimeCodec compresses times. DESIGN.md has the figures.
+func (d ddl) TimeCodec() string { return "Delta, ZSTD(1)" }
+
 // LabelIndex is the skip index of label pairs. DESIGN.md has the figures.
 func (d ddl) LabelIndex() string { return "text(tokenizer = 'array')" }
 
@@ -103,7 +110,7 @@ func SchemaPrint(cfg Config) ([]string, error) {
 		}
 	}
 	for _, m := range migrations {
-		out = append(out, strings.NewReplacer("{{.OnCluster}}", d.OnCluster(), "{{.Merges}}", d.Merges()).Replace(m))
+		out = append(out, strings.NewReplacer("{{.OnCluster}}", d.OnCluster(), "{{.Merges}}", d.Merges(), "{{.TimeCodec}}", d.TimeCodec()).Replace(m))
 	}
 	return out, nil
 }

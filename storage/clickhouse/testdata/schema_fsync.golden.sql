@@ -10,7 +10,7 @@ CREATE TABLE IF NOT EXISTS samples (
     metric         LowCardinality(String),
     loc            UInt32 CODEC(Delta, ZSTD(1)),
     series_id      UInt64 CODEC(Delta, ZSTD(1)),
-    ts             DateTime64(3, 'UTC') CODEC(DoubleDelta, ZSTD(1)),
+    ts             DateTime64(3, 'UTC') CODEC(Delta, ZSTD(1)),
     image          UInt64 CODEC(Delta, ZSTD(1)),
     st             Int64 CODEC(Delta, ZSTD(1)),
     retention_days UInt16 CODEC(ZSTD(1)),
@@ -27,7 +27,7 @@ CREATE TABLE IF NOT EXISTS histograms (
     metric         LowCardinality(String),
     loc            UInt32 CODEC(Delta, ZSTD(1)),
     series_id      UInt64 CODEC(Delta, ZSTD(1)),
-    ts             DateTime64(3, 'UTC') CODEC(DoubleDelta, ZSTD(1)),
+    ts             DateTime64(3, 'UTC') CODEC(Delta, ZSTD(1)),
     digest         UInt64,
     st             Int64 CODEC(Delta, ZSTD(1)),
     retention_days UInt16 CODEC(ZSTD(1)),
@@ -43,7 +43,7 @@ CREATE TABLE IF NOT EXISTS exemplars (
     metric         LowCardinality(String),
     loc            UInt32 CODEC(Delta, ZSTD(1)),
     series_id      UInt64 CODEC(Delta, ZSTD(1)),
-    ts             DateTime64(3, 'UTC') CODEC(DoubleDelta, ZSTD(1)),
+    ts             DateTime64(3, 'UTC') CODEC(Delta, ZSTD(1)),
     image          UInt64 CODEC(ZSTD(1)),
     labels         String CODEC(ZSTD(3)),
     position       UInt32,
@@ -122,3 +122,9 @@ ALTER TABLE samples MODIFY SETTING merge_selector_base = 10, auto_statistics_typ
 ALTER TABLE histograms MODIFY SETTING merge_selector_base = 10, auto_statistics_types = '';
 
 ALTER TABLE series MODIFY SETTING merge_selector_base = 10, auto_statistics_types = '';
+
+ALTER TABLE samples MODIFY COLUMN ts CODEC(Delta, ZSTD(1));
+
+ALTER TABLE histograms MODIFY COLUMN ts CODEC(Delta, ZSTD(1));
+
+ALTER TABLE exemplars MODIFY COLUMN ts CODEC(Delta, ZSTD(1));
