@@ -11,7 +11,7 @@ RACE     := $(shell command -v $${CC:-cc} >/dev/null 2>&1 && echo -race)
 # golangci-lint is built from its module once, into bin/.
 LINT_VERSION := v2.15.0
 
-.PHONY: all build run test short check fmt vet lint e2e e2e-long bench bench-compare fuzz chaos load parts soak e2e-cluster cover cover-report dist vuln actionlint clean prometheus promtool victoria
+.PHONY: all build run test short check fmt vet lint e2e e2e-long bench bench-compare fuzz chaos load parts soak e2e-cluster e2e-image cover cover-report dist vuln actionlint clean prometheus promtool victoria
 
 all: build
 
@@ -45,6 +45,11 @@ e2e-cluster: ## The conformance suite against a real ClickHouse cluster in conta
 	  curl -fsS --retry 30 --retry-all-errors --retry-delay 2 http://127.0.0.1:8081/readyz || ok=1; \
 	  $(CLUSTER) down --volumes; exit $$ok
 
+# No Docker and no registry: the Dockerfile's bases are made of this machine's Go and a static busybox.
+# Debian: apt-get install podman runc netavark iptables busybox-static
+e2e-image: ## The Dockerfile built and its image run in containers as the manifests do; needs root, podman, runc, busybox
+	$(GO) test -tags image -count=1 -timeout 20m -run '^TestImage$$' -v ./deploy
+
 check: fmt vet lint test ## What every commit passes
 
 fmt:
@@ -54,6 +59,7 @@ vet:
 	$(GO) vet ./...
 	$(GO) vet -tags e2e ./...
 	$(GO) vet -tags cluster ./storage/clickhouse
+	$(GO) vet -tags image ./deploy
 
 lint: $(BIN)/golangci-lint
 	$(BIN)/golangci-lint run ./...
