@@ -11,7 +11,7 @@ RACE     := $(shell command -v $${CC:-cc} >/dev/null 2>&1 && echo -race)
 # golangci-lint is built from its module once, into bin/.
 LINT_VERSION := v2.15.0
 
-.PHONY: all build run test short check fmt vet lint e2e e2e-long bench bench-compare fuzz chaos load parts soak e2e-cluster e2e-image cover cover-report dist vuln actionlint clean prometheus promtool victoria
+.PHONY: all build run test short check fmt vet lint e2e e2e-long bench bench-compare fuzz chaos load parts soak e2e-cluster e2e-image cover cover-report dist vuln actionlint tidy clean prometheus promtool victoria
 
 all: build
 
@@ -141,6 +141,8 @@ vuln: ## Known vulnerabilities in what the binaries call
 ACTIONLINT_VERSION := v1.7.12
 actionlint: ## Check the workflows of GitHub
 	$(GO) run github.com/rhysd/actionlint/cmd/actionlint@$(ACTIONLINT_VERSION)
+tidy: ## go.mod and go.sum are as go mod tidy leaves them; asks the module proxy
+	$(GO) mod tidy -diff
 
 clean:
 	rm -rf $(BIN) dist coverage.out
