@@ -11,7 +11,7 @@ RACE     := $(shell command -v $${CC:-cc} >/dev/null 2>&1 && echo -race)
 # golangci-lint is built from its module once, into bin/.
 LINT_VERSION := v2.15.0
 
-.PHONY: all build run test short check fmt vet lint e2e e2e-long bench bench-compare fuzz chaos load parts soak e2e-cluster e2e-image cover cover-report dist vuln actionlint tidy clean prometheus promtool victoria
+.PHONY: all build run test short check fmt vet lint e2e e2e-long bench bench-compare fuzz chaos load parts soak e2e-cluster e2e-image e2e-kubernetes cover cover-report dist vuln actionlint tidy clean prometheus promtool victoria
 
 all: build
 
@@ -50,6 +50,17 @@ e2e-cluster: ## The conformance suite against a real ClickHouse cluster in conta
 e2e-image: ## The Dockerfile built and its image run in containers as the manifests do; needs root, podman, runc, busybox
 	$(GO) test -tags image -count=1 -timeout 20m -run '^TestImage$$' -v ./deploy
 
+# A Kubernetes of this machine's own, its programs built from their modules (ten minutes, then cached).
+# Debian: what e2e-image needs, and apt-get install containerd containernetworking-plugins iproute2 openssl
+KUBERNETES_VERSION := v1.37.2
+KUBERNETES_LDFLAGS := -s -w $(foreach p,component-base/version client-go/pkg/version,-X k8s.io/$(p).gitVersion=$(KUBERNETES_VERSION) -X k8s.io/$(p).gitMajor=1 -X k8s.io/$(p).gitMinor=37)
+$(BIN)/kubernetes/kubelet: internal/kubernetes/go.mod
+	CGO_ENABLED=0 $(GO) build -C internal/kubernetes -trimpath -ldflags '$(KUBERNETES_LDFLAGS)' -o $(CURDIR)/$(BIN)/kubernetes/etcd go.etcd.io/etcd/server/v3
+	CGO_ENABLED=0 $(GO) build -C internal/kubernetes -trimpath -ldflags '$(KUBERNETES_LDFLAGS)' -o $(CURDIR)/$(BIN)/kubernetes/ \
+	  $(addprefix k8s.io/kubernetes/cmd/,kubectl kube-apiserver kube-controller-manager kube-scheduler kubelet)
+e2e-kubernetes: $(BIN)/kubernetes/kubelet ## The overlays on a real API server, their pods by real controllers, and those of overlays/badger in a kubelet; needs root and containerd
+	$(GO) test -tags kubernetes -count=1 -timeout 20m -run '^TestKubernetes$$' -v ./deploy
+
 check: fmt vet lint test ## What every commit passes
 
 fmt:
@@ -60,6 +71,7 @@ vet:
 	$(GO) vet -tags e2e ./...
 	$(GO) vet -tags cluster ./storage/clickhouse
 	$(GO) vet -tags image ./deploy
+	$(GO) vet -tags kubernetes ./deploy
 
 lint: $(BIN)/golangci-lint
 	$(BIN)/golangci-lint run ./...
