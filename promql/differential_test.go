@@ -306,6 +306,10 @@ func (d *differential) run(t testing.TB, e promengine.QueryEngine, q promstorage
 	out := answerOf{series: map[string][]promengine.FPoint{}}
 	if res.Err != nil {
 		out.err = res.Err.Error()
+		// The reference's count_values answers in the order of a map, so that it names another pair at each run.
+		if strings.Contains(text, "count_values") && strings.HasPrefix(out.err, "found duplicate series") {
+			out.err, _, _ = strings.Cut(out.err, ": [")
+		}
 		return out
 	}
 	warnings, infos := res.Warnings.AsStrings(text, 0, 0)
