@@ -8,16 +8,22 @@ package deploy
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"github.com/luminate/luminate/storage/clickhouse/chtest"
 )
 
 // operatorVersion is the newest release of the Prometheus operator that is a module
@@ -52,6 +58,7 @@ func TestKubernetes(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	chtest.DSN(t) // fetches the engine, which has no way out of the namespaces
 	saveImages(t, dir)
 	sh(t, `cp "$(go mod download -json github.com/prometheus-operator/prometheus-operator@$2 | sed -n 's/.*"Dir": "\(.*\)",/\1/p')"/example/prometheus-operator-crd/*_servicemonitors.yaml "$1"
 		cp "$(go mod download -json github.com/prometheus-operator/prometheus-operator@$2 | sed -n 's/.*"Dir": "\(.*\)",/\1/p')"/example/prometheus-operator-crd/*_prometheusrules.yaml "$1"
@@ -62,9 +69,12 @@ func TestKubernetes(t *testing.T) {
 		os.Args[0], "-test.run", "^TestKubernetes$", "-test.v", "-test.timeout", "15m")
 	cmd.Env = append(os.Environ(), insideEnv+"="+dir, "PATH="+programs+":"+os.Getenv("PATH"))
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	const cgroups = `find /sys/fs/cgroup -path '*/k8s.io*' -type d`
+	before := sh(t, cgroups)
 	err = cmd.Run()
-	// containerd leaves the parent of its cgroups; one that is in use stays.
-	sh(t, `rmdir /sys/fs/cgroup/k8s.io /sys/fs/cgroup/*/k8s.io 2>/dev/null || true`)
+	if before == "" { // the kernel keeps empty cgroups; a containerd of this machine's own has its in the same place
+		sh(t, cgroups+` -depth -exec rmdir {} \;`)
+	}
 	if err != nil {
 		t.Errorf("in its namespaces: %v", err)
 	}
@@ -102,7 +112,10 @@ func testInside(t *testing.T, dir string) {
 	for _, step := range []struct {
 		name string
 		run  func(*cluster)
-	}{{"Admission", testAdmission}, {"Controllers", testControllers}, {"Pod", testPod}} {
+	}{{"Admission", testAdmission}, {"Controllers", testControllers}, {"Pod", testPod}, {"Staging", testStaging}} {
+		if step.name == "Pod" {
+			c.startNode()
+		}
 		if !t.Run(step.name, func(t *testing.T) { step.run(&cluster{t: t, dir: dir}) }) {
 			break // each begins with what the one before left
 		}
@@ -203,6 +216,10 @@ func testAdmission(c *cluster) {
 			c.t.Errorf("%s: %d objects were applied, it has %d:\n%s", dir, got, want, out)
 		}
 	}
+	// An operator's own overlay, with the optional component.
+	sh(c.t, `cp -r kubernetes "$1/kubernetes"; mkdir "$1/kubernetes/overlays/own"`, c.dir)
+	c.write("kubernetes/overlays/own/kustomization.yaml", "resources: [../clickhouse]\ncomponents: [../../components/inflight-autoscaling]\n")
+	c.apply("--dry-run=server", "--kustomize", filepath.Join(c.dir, "kubernetes/overlays/own"))
 	for _, namespace := range []string{"luminate", "luminate-staging", "clickhouse"} {
 		pod := fmt.Sprintf("apiVersion: v1\nkind: Pod\nmetadata: {name: root, namespace: %s}\nspec: {containers: [{name: c, image: i}]}\n", namespace)
 		c.refused(pod, `violates PodSecurity "restricted:latest"`)
@@ -325,7 +342,6 @@ func running() (environ, status string, err error) {
 // testPod: a kubelet runs the pod of overlays/badger as it stands: it becomes ready by
 // its probes, is confined, takes writes, makes a backup, drains, and its data stay.
 func testPod(c *cluster) {
-	c.startNode()
 	// A volume of its own file system: its root is root's, with a folder that is nobody's to read.
 	sh(c.t, `mkdir -p "$1/volume"; chmod 755 "$1" "$1/volume"; mkdir -m 700 "$1/volume/lost+found"`, c.dir)
 	c.write("volume.yaml", fmt.Sprintf(`{apiVersion: v1, kind: PersistentVolume, metadata: {name: data}, spec: {capacity: {storage: 100Gi}, accessModes: [ReadWriteOnce], local: {path: %s/volume},
@@ -382,7 +398,13 @@ nodeAffinity: {required: {nodeSelectorTerms: [{matchExpressions: [{key: kubernet
 	}
 	c.run("--namespace", "luminate", "delete", "statefulset", "luminate")
 	c.run("--namespace", "luminate", "wait", "--for=delete", "pod/luminate-0", "--timeout=60s")
-	eventually(c.t, time.Minute, func() error { // else its cgroups stay behind
+	c.idle()
+}
+
+// idle waits until no container runs: each is ended in order.
+func (c *cluster) idle() {
+	c.t.Helper()
+	eventually(c.t, time.Minute, func() error {
 		out, err := exec.Command("ctr", "--address", filepath.Join(c.dir, "c.sock"), "--namespace", "k8s.io", "tasks", "list", "--quiet").Output()
 		if err != nil || len(out) > 0 {
 			return fmt.Errorf("containers still run: %v %s", err, out)
@@ -422,4 +444,105 @@ func (c *cluster) rolledOut() string {
 		})
 	}
 	return "http://" + pod.Status.PodIP + ":8080"
+}
+
+// testStaging: the pods of overlays/staging, before a ClickHouse of the tests that has
+// the name which the configuration says: both become ready, read what one has written,
+// and so do those of the next rollout.
+func testStaging(c *cluster) {
+	clickhouse := chtest.Own(c.t)
+	clickhouse.Exec(c.t, "CREATE DATABASE luminate_staging")
+	forward(c.t, "10.0.0.2:9000", clickhouse.Addr())
+	in := func(args ...string) string {
+		c.t.Helper()
+		return c.run(append([]string{"--namespace", "luminate-staging"}, args...)...)
+	}
+	in("create", "secret", "generic", "luminate-auth", "--from-file", filepath.Join(c.dir, "jwt-secret"))
+	in("create", "secret", "generic", "luminate-clickhouse", "--from-literal=password=secret")
+	c.apply("--kustomize", "kubernetes/overlays/staging")
+	// What DNS would tell; no other change to the overlay.
+	in("patch", "deployment", "luminate", "--type=json", "--patch", `[{"op": "add", "path": "/spec/template/spec/hostAliases", "value": [{"ip": "10.0.0.2", "hostnames": ["clickhouse.clickhouse.svc"]}]}]`)
+	pods := func() []string {
+		c.t.Helper()
+		if _, stderr, err := c.kubectl("--namespace", "luminate-staging", "rollout", "status", "deployment/luminate", "--timeout=180s"); err != nil {
+			out, _, _ := c.kubectl("--namespace", "luminate-staging", "describe", "pods")
+			log, _, _ := c.kubectl("--namespace", "luminate-staging", "logs", "deployment/luminate")
+			c.t.Fatalf("rollout: %v\n%s\n%s\n%s", err, stderr, out, log)
+		}
+		var ready []string
+		eventually(c.t, time.Minute, func() error { // the autoscaler begins with one pod
+			ready = strings.Fields(in("get", "endpointslices", "--selector", "kubernetes.io/service-name=luminate", "--output", "jsonpath={.items[*].endpoints[?(@.conditions.ready==true)].addresses[*]}"))
+			if len(ready) != 2 {
+				return fmt.Errorf("the Service leads to %v, want two pods; %s", ready, in("get", "pods", "--output", "wide"))
+			}
+			return nil
+		})
+		return ready
+	}
+	first := pods()
+	token, err := os.ReadFile(filepath.Join(c.dir, "token"))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	auth := []string{"Authorization", "Bearer " + strings.TrimSpace(string(token)), "Content-Type", "application/json"}
+	code, body, err := do(c.t.Context(), http.MethodPost, "http://"+first[0]+":8080/api/v1/write", []byte(`{"metrics":[{"name":"orders","value":42,"dimensions":{"shop":"a"}}]}`), auth...)
+	if err != nil || !strings.Contains(body, `"accepted":1`) {
+		c.t.Fatalf("write: %d %s %v", code, body, err)
+	}
+	reads := func(ips []string) {
+		c.t.Helper()
+		for _, ip := range ips {
+			if code, body, err := do(c.t.Context(), http.MethodGet, "http://"+ip+":8080/api/v1/query?query=orders", nil, auth...); err != nil || code != http.StatusOK || !strings.Contains(body, `"42"`) {
+				c.t.Errorf("%s answers %d %s, %v", ip, code, body, err)
+			}
+		}
+	}
+	reads(first)
+	in("rollout", "restart", "deployment/luminate")
+	second := pods()
+	for _, ip := range second {
+		if slices.Contains(first, ip) {
+			c.t.Errorf("the pod %s is still of those before the rollout %v", ip, first)
+		}
+	}
+	reads(second)
+	in("delete", "hpa", "luminate")
+	in("delete", "deployment", "luminate")
+	c.idle()
+}
+
+// forward passes connections to address on to another, until the test ends.
+func forward(t *testing.T, address, to string) {
+	t.Helper()
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	ctx, cancel := context.WithCancel(context.Background())
+	wg.Go(func() {
+		for {
+			in, err := l.Accept()
+			if err != nil {
+				return // closed
+			}
+			out, err := net.Dial("tcp", to)
+			if err != nil {
+				_ = in.Close()
+				continue
+			}
+			context.AfterFunc(ctx, func() { _, _ = in.Close(), out.Close() })
+			for _, pair := range [][2]net.Conn{{in, out}, {out, in}} {
+				wg.Go(func() {
+					_, _ = io.Copy(pair[0], pair[1])
+					_, _ = pair[0].Close(), pair[1].Close()
+				})
+			}
+		}
+	})
+	t.Cleanup(func() {
+		cancel()
+		_ = l.Close()
+		wg.Wait()
+	})
 }
