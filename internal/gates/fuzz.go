@@ -144,7 +144,7 @@ func (f *fuzzing) exec(ctx context.Context, t target) ([]byte, error) {
 		return nil, err
 	}
 	cmd := exec.CommandContext(ctx, bin, "-test.run=^$", "-test.fuzz=^"+t.name+"$", "-test.fuzztime="+f.each.String(),
-		"-test.parallel=1", "-test.fuzzminimizetime=500ms", "-test.fuzzcachedir="+filepath.Join(f.cache, t.pkg))
+		"-test.parallel=1", "-test.fuzzminimizetime=1x", "-test.fuzzcachedir="+filepath.Join(f.cache, t.pkg))
 	cmd.Dir = t.dir
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	return cmd.CombinedOutput()
