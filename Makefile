@@ -51,7 +51,7 @@ e2e-image: ## The Dockerfile built and its image run in containers as the manife
 	$(GO) test -tags image -count=1 -timeout 20m -run '^TestImage$$' -v ./deploy
 
 # A Kubernetes of this machine's own, its programs built from their modules (ten minutes, then cached).
-# Debian: what e2e-image needs, and apt-get install containerd containernetworking-plugins iproute2 openssl
+# Debian: what e2e-image needs, and apt-get install containerd containernetworking-plugins iproute2 openssl npm (for ClickHouse)
 KUBERNETES_VERSION := v1.37.2
 KUBERNETES_LDFLAGS := -s -w $(foreach p,component-base/version client-go/pkg/version,-X k8s.io/$(p).gitVersion=$(KUBERNETES_VERSION) -X k8s.io/$(p).gitMajor=1 -X k8s.io/$(p).gitMinor=37)
 $(BIN)/kubernetes/kubelet: internal/kubernetes/go.mod
@@ -59,7 +59,7 @@ $(BIN)/kubernetes/kubelet: internal/kubernetes/go.mod
 	CGO_ENABLED=0 $(GO) build -C internal/kubernetes -trimpath -ldflags '$(KUBERNETES_LDFLAGS)' -o $(CURDIR)/$(BIN)/kubernetes/ \
 	  $(addprefix k8s.io/kubernetes/cmd/,kubectl kube-apiserver kube-controller-manager kube-scheduler kubelet)
 e2e-kubernetes: $(BIN)/kubernetes/kubelet ## The overlays on a real API server, their pods by real controllers, and those of overlays/badger in a kubelet; needs root and containerd
-	$(GO) test -tags kubernetes -count=1 -timeout 20m -run '^TestKubernetes$$' -v ./deploy
+	LUMINATE_TEST_REQUIRE_CLICKHOUSE=1 $(GO) test -tags kubernetes -count=1 -timeout 20m -run '^TestKubernetes$$' -v ./deploy
 
 check: fmt vet lint test ## What every commit passes
 
