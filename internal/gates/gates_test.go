@@ -156,9 +156,9 @@ func TestDeadlineRace(t *testing.T) {
 	for out, want := range map[string]bool{
 		race: true,
 		"fuzz: elapsed: 31s\n--- FAIL: FuzzCreate (31.05s)\n    Failing input written to testdata/fuzz/FuzzCreate/1\n" + race: false,
-		"--- FAIL: FuzzCreate (31.05s)\n    context deadline exceeded\n    x_test.go:5: another\nFAIL\n":                           false,
-		"--- FAIL: FuzzCreate (31.05s)\n    x_test.go:5: context deadline exceeded\nFAIL\n":                                       false,
-		"panic: test timed out after 10m0s\nFAIL\n":                                                                               false,
+		"--- FAIL: FuzzCreate (31.05s)\n    context deadline exceeded\n    x_test.go:5: another\nFAIL\n":                      false,
+		"--- FAIL: FuzzCreate (31.05s)\n    x_test.go:5: context deadline exceeded\nFAIL\n":                                   false,
+		"panic: test timed out after 10m0s\nFAIL\n":                                                                           false,
 	} {
 		if got := deadlineRace([]byte(out)); got != want {
 			t.Errorf("%q: %v, want %v", out, got, want)
